@@ -1,0 +1,1 @@
+"""Which backups there are: from MariaDB, SQLite, or a folder of images."""

@@ -1,0 +1,47 @@
+"""What a catalog says, as immutable values.
+
+Owns the records that the layers above share. Must not know where they come from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class DiskRecord:
+    """A completed disk of a backup. `id` is backup_disks.id, more than 0; `size_gb` is None where
+    the catalog does not say."""
+
+    id: int
+    backup_id: str
+    disk_index: int
+    qcow2_path: Path
+    vmware_disk_key: int | None = None
+    size_gb: int | None = None
+    status: str = "completed"
+
+
+@dataclass(frozen=True, slots=True)
+class BackupRecord:
+    """A backup with at least one completed disk; `disks` by disk_index, each index once.
+    `created_at` is aware, UTC."""
+
+    id: str
+    vm_name: str
+    created_at: datetime | None
+    disks: Sequence[DiskRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class AttachRecord:
+    """A disk that this host has attached: a row of restore_mounts."""
+
+    backup_disk_id: int
+    mount_path: str
+    socket_path: str
+    filesystem_type: str
+    created_at: datetime
+    last_accessed_at: datetime
+    expires_at: datetime | None

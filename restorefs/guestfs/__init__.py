@@ -1,0 +1,1 @@
+"""Readers of the guests' file systems, and the recognition of those not read yet."""

@@ -1,0 +1,1 @@
+"""What is on a disk: partition tables and volume managers, each a VolumeScheme."""
