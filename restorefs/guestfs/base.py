@@ -10,7 +10,7 @@ Concurrency: any number of calls may be in flight on one file system. The conten
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Self, TypeAlias
 
@@ -132,7 +132,7 @@ class GuestFilesystem(ABC):
         Raises NotFoundError, NotAFolderError, DamagedError."""
 
     @abstractmethod
-    def readdir(self, folder: Inode, cookie: int = 0) -> AsyncIterator[list[DirEntry]]:
+    def readdir(self, folder: Inode, cookie: int = 0) -> AsyncGenerator[list[DirEntry], None]:
         """Yield a folder's entries with attributes in batches (some hundreds; never empty),
         behind the entry whose cookie is given. Raises NotAFolderError, DamagedError."""
 

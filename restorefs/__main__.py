@@ -1,0 +1,5 @@
+"""python -m restorefs"""
+
+from restorefs.cli import main
+
+main()

@@ -1,0 +1,206 @@
+"""The block cache: a fixed number of slots that disks are read into and replies are sent from.
+
+Owns all bulk memory of the daemon. libnbd's Python binding (1.14) leaks one reference to the
+buffer of every read, so buffers are made once, over two anonymous mappings, and used for ever:
+memory is bounded by the budget whatever is read. Must not know about formats or FUSE.
+
+Two regions, so that a stream does not push the folders out: small slots (64 KiB) for metadata and
+random reads, large ones (1 MiB) for streams. A slot is found again under exactly the range it was
+loaded with (disk, offset, length); content never changes, so overlapping slots are harmless.
+
+Concurrency: one trio loop, no locks. The invariants:
+- A slot is free, loading, ready or failed. Only a ready slot without pins is evicted; a failed one
+  is forgotten at once, so that the next reader tries again, and free when its waiters have gone.
+- Whoever uses a slot's bytes across an await holds a pin. A view may be used without one only
+  until the next await.
+- A load belongs to the disk, not to the task that asked first: a cancelled reader leaves the load
+  running, because libnbd writes into the slot until the server answers or the handle is closed.
+- One disk has at most MAX_IN_FLIGHT loads, so that a slow one cannot hold every slot.
+"""
+
+import mmap
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
+
+import trio
+
+from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Piece
+from restorefs.errors import RestoreError
+
+PAGE = 4096
+SMALL_SLOT = 64 << 10
+LARGE_SLOT = 1 << 20
+MAX_IN_FLIGHT = 16
+
+Key: TypeAlias = tuple[int, ByteOffset, ByteLength]
+Done: TypeAlias = Callable[[RestoreError | None], None]
+
+
+class Slot:
+    """A fixed piece of memory. `buffers` holds what the transport made of it, by length."""
+
+    __slots__ = ("buffers", "error", "key", "loaded", "pins", "view")
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+        self.buffers: dict[int, Any] = {}
+        self.key: Key | None = None
+        self.pins = 0
+        self.loaded: trio.Event | None = None
+        self.error: RestoreError | None = None
+
+
+class Transport(Protocol):
+    """What fills slots: a connection to the server of one disk."""
+
+    size: ByteLength
+
+    def submit(self, slot: Slot, offset: ByteOffset, length: ByteLength, done: Done) -> None:
+        """Start to read into the slot's first `length` bytes; call `done` exactly once and later,
+        from the loop, with what went wrong or None. Raises nothing."""
+
+
+class _Region:
+    """Slots of one size, with what they hold in the order of use."""
+
+    def __init__(self, slot_size: int, count: int) -> None:
+        memory = memoryview(mmap.mmap(-1, slot_size * count))
+        self.free = [Slot(memory[i * slot_size :][:slot_size]) for i in range(count)]
+        self.held: OrderedDict[Key, Slot] = OrderedDict()
+
+    def take(self, key: Key) -> Slot | None:
+        """Return an unused slot, evicting the least recently used one that nobody pins."""
+        if self.free:
+            slot = self.free.pop()
+        else:
+            victim = next((k for k, s in self.held.items() if s.pins == 0), None)
+            if victim is None:
+                return None
+            slot = self.held.pop(victim)
+        slot.key, slot.error = key, None
+        self.held[key] = slot
+        return slot
+
+
+class BlockCache:
+    """All slots of the daemon."""
+
+    def __init__(self, budget: ByteLength = 256 << 20) -> None:
+        """Map `budget` bytes, a quarter of it small slots; memory is used as slots are."""
+        self._small = _Region(SMALL_SLOT, max(64, budget // 4 // SMALL_SLOT))
+        self._large = _Region(LARGE_SLOT, max(32, budget * 3 // 4 // LARGE_SLOT))
+        self._room = trio.lowlevel.ParkingLot()
+        self._serial = 0
+        self.hits = 0
+        self.misses = 0
+
+    def next_serial(self) -> int:
+        """Return a number that names a disk in keys and is never used again."""
+        self._serial += 1
+        return self._serial
+
+    async def pin(self, disk: "CachedDisk", offset: ByteOffset, length: ByteLength) -> Slot:
+        """Return a slot that holds the range, pinned: the caller unpins it.
+
+        Raises what the transport failed with.
+        """
+        region = self._region(length)
+        key = (disk.serial, offset, length)
+        while (slot := region.held.get(key) or self._load(disk, region, key)) is None:
+            await self._room.park()
+        slot.pins += 1
+        if slot.loaded is None:
+            region.held.move_to_end(key)
+            self.hits += 1
+            return slot
+        try:
+            await slot.loaded.wait()
+        except BaseException:
+            self.unpin(slot)
+            raise
+        if slot.error is not None:
+            error = slot.error
+            self.unpin(slot)
+            raise type(error)(*error.args)
+        return slot
+
+    def prefetch(self, disk: "CachedDisk", offset: ByteOffset, length: ByteLength) -> bool:
+        """Start to load a range unless it is there; False when there is no room to."""
+        region = self._region(length)
+        key = (disk.serial, offset, length)
+        return key in region.held or self._load(disk, region, key) is not None
+
+    def _load(self, disk: "CachedDisk", region: _Region, key: Key) -> Slot | None:
+        """Start to read into a free slot; None when there is no room for another load."""
+        if disk.in_flight >= MAX_IN_FLIGHT or (slot := region.take(key)) is None:
+            return None
+        _, offset, length = key
+        loaded = slot.loaded = trio.Event()
+        slot.pins += 1  # the load's own
+        disk.in_flight += 1
+        self.misses += 1
+
+        def done(error: RestoreError | None) -> None:
+            disk.in_flight -= 1
+            if error is None:
+                disk.bytes_read += length
+                slot.loaded = None
+            else:
+                slot.error = error
+                del region.held[key]
+            loaded.set()
+            self.unpin(slot)
+
+        disk.transport.submit(slot, offset, length, done)
+        return slot
+
+    def _region(self, length: ByteLength) -> _Region:
+        return self._small if length <= SMALL_SLOT else self._large
+
+    def unpin(self, slot: Slot) -> None:
+        """Give back a pin."""
+        slot.pins -= 1
+        if slot.pins == 0:
+            if slot.error is not None:
+                self._region(len(slot.view)).free.append(slot)
+            if self._room:
+                self._room.unpark_all()
+
+
+class CachedDisk(BlockDevice):
+    """An attached disk, read through the cache."""
+
+    def __init__(self, cache: BlockCache, transport: Transport) -> None:
+        self.cache = cache
+        self.transport = transport
+        self.size = transport.size
+        self.serial = cache.next_serial()
+        self.in_flight = 0
+        self.bytes_read = 0
+
+    def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
+        self.check_range(offset, length)
+        return [Piece(self, offset, length)]
+
+    async def _read(self, offset: ByteOffset, length: ByteLength) -> bytes:
+        """Read metadata: in aligned small slots, because its neighbours are wanted next."""
+        first = offset - offset % SMALL_SLOT
+        if offset + length <= first + SMALL_SLOT:
+            return await self._from_slot(first, offset, length)
+        starts = range(first, offset + length, SMALL_SLOT)
+        for start in starts:
+            if not self.cache.prefetch(self, start, min(SMALL_SLOT, self.size - start)):
+                break
+        parts = []
+        for start in starts:
+            begin = max(offset, start)
+            end = min(offset + length, start + SMALL_SLOT)
+            parts.append(await self._from_slot(start, begin, end - begin))
+        return b"".join(parts)
+
+    async def _from_slot(self, start: ByteOffset, offset: ByteOffset, length: ByteLength) -> bytes:
+        slot = await self.cache.pin(self, start, min(SMALL_SLOT, self.size - start))
+        data = bytes(slot.view[offset - start : offset - start + length])
+        self.cache.unpin(slot)
+        return data

@@ -1,0 +1,78 @@
+"""Talks to the daemon of a mount.
+
+Owns how the daemon is found: every mount has a folder below the runtime folder with its socket and
+its mountpoint's name.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+
+_SECONDS = 300.0  # attaching every disk of a backup, one after the other
+
+
+class DaemonClient:
+    """One daemon's API."""
+
+    def __init__(self, mountpoint: str, socket: Path) -> None:
+        self.mountpoint = mountpoint
+        transport = httpx.HTTPTransport(uds=str(socket))
+        self._http = httpx.Client(
+            transport=transport, base_url="http://restorefs", timeout=_SECONDS
+        )
+
+    @classmethod
+    def find(cls, runtime_dir: Path, mountpoint: Path | None) -> "DaemonClient":
+        """Return the daemon of a mountpoint, or the only one there is.
+
+        Raises click.ClickException when there is none, or several to choose from.
+        """
+        found = dict(_instances(runtime_dir))
+        if mountpoint is not None:
+            wanted = os.path.abspath(mountpoint)  # noqa: PTH100  # resolve() would ask the mount
+            if wanted not in found:
+                raise click.ClickException(f"no restorefs serves {wanted}{_others(found)}")
+            return cls(wanted, found[wanted])
+        if not found:
+            raise click.ClickException(
+                f"no restorefs is running (looked in {runtime_dir});"
+                " start one with `restorefs mount`, or name its --runtime-dir"
+            )
+        if len(found) > 1:
+            raise click.ClickException(f"say which one: --mount MOUNTPOINT{_others(found)}")
+        return cls(*next(iter(found.items())))
+
+    def call(self, method: str, path: str) -> Any:
+        """Return the JSON answer of a call. Raises click.ClickException with the reason."""
+        try:
+            response = self._http.request(method, "/api/v1/" + path)
+        except httpx.TransportError as error:
+            raise click.ClickException(
+                f"the restorefs of {self.mountpoint} does not answer: {error}"
+            ) from error
+        answer = response.json()
+        if response.is_error:
+            raise click.ClickException(answer["detail"])
+        return answer
+
+
+def _instances(runtime_dir: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the mountpoint and socket of every daemon that is alive."""
+    try:
+        for about in sorted(runtime_dir.glob("*/instance.json")):
+            told = json.loads(about.read_text())
+            if Path(f"/proc/{told['pid']}").exists():
+                yield told["mountpoint"], about.parent / "control.sock"
+    except PermissionError as error:
+        raise click.ClickException(
+            f"{error.filename} may not be read: only the daemon's own user and root may ask it"
+        ) from error
+
+
+def _others(found: dict[str, Path]) -> str:
+    return "; there is one for: " + ", ".join(found) if found else ""

@@ -1,0 +1,390 @@
+"""The commands."""
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from urllib.parse import quote
+
+import click
+
+import restorefs
+from restorefs.cli import show
+from restorefs.cli.params import DiskIndex, Duration, Mask, Size
+from restorefs.config import Settings, default_runtime_dir
+from restorefs.errors import ConfigError, RestoreError
+
+if TYPE_CHECKING:
+    from restorefs.cli.client import DaemonClient
+    from restorefs.cli.examine import Finding
+
+P = ParamSpec("P")
+R = TypeVar("R")
+FOLDER = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
+MOUNTPOINT = click.Path(path_type=Path)
+CATALOG_HELP = "sqlite:////path/catalog.db or mysql+pymysql://user:password@host/database"
+
+
+def _complete_backup(ctx: click.Context, param: click.Parameter, start: str) -> list[str]:
+    """Complete a backup's id by asking the daemon."""
+    parent = ctx.find_root().params
+    runtime_dir = parent.get("runtime_dir") or default_runtime_dir()
+    ctx.find_root().obj = {"mountpoint": parent.get("mountpoint"), "runtime_dir": runtime_dir}
+    try:
+        told = _daemon(ctx.find_root()).call("GET", "backups")
+    except click.ClickException:
+        return []  # completion has nowhere to say why
+    return [b["backup_id"] for b in told["backups"] if b["backup_id"].startswith(start)]
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def told(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn what can go wrong into a message and an exit code."""
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except ConfigError as error:
+            raise click.UsageError(str(error)) from error
+        except RestoreError as error:
+            raise click.ClickException(str(error)) from error
+
+    return wrapped
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(restorefs.__version__, prog_name="restorefs")
+@click.option(
+    "--mount",
+    "mountpoint",
+    type=MOUNTPOINT,
+    envvar="RESTOREFS_MOUNT",
+    help="Which mount to ask, when several are served. [env: RESTOREFS_MOUNT]",
+)
+@click.option(
+    "--runtime-dir",
+    type=MOUNTPOINT,
+    default=default_runtime_dir,
+    envvar="RESTOREFS_RUNTIME_DIR",
+    help="Where daemons keep their sockets. [default: /run/restorefs, or below"
+    " $XDG_RUNTIME_DIR] [env: RESTOREFS_RUNTIME_DIR]",
+)
+@click.pass_context
+def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None:
+    r"""Browse VM backups: every disk of every backup as a folder of one read-only mount.
+
+    \b
+    A first look, without any database:
+      restorefs mount --images /srv/backups /mnt/restore
+      ls /mnt/restore/backups
+
+    Nothing is attached until somebody looks inside a disk's folder; what nobody has used for an
+    hour is let go again.
+
+    \b
+    Tab completion for bash (zsh and fish likewise):
+      eval "$(_RESTOREFS_COMPLETE=bash_source restorefs)"
+    """  # fmt: skip
+    ctx.obj = {"mountpoint": mountpoint, "runtime_dir": runtime_dir.absolute()}
+
+
+@main.command()
+@click.argument("mountpoint", type=MOUNTPOINT)
+@click.option(
+    "--catalog",
+    "catalog_url",
+    metavar="URL",
+    envvar="RESTOREFS_CATALOG",
+    help=CATALOG_HELP + " [env: RESTOREFS_CATALOG]",
+)
+@click.option("--images", type=FOLDER, help="A folder of qcow2 files, instead of a catalog.")
+@click.option(
+    "--repository",
+    "repositories",
+    type=FOLDER,
+    multiple=True,
+    help="A folder that images and their backing files must lie in; repeatable."
+    " [default: the --images folder, or each catalogued file's own folder]",
+)
+@click.option(
+    "--idle-timeout",
+    type=Duration(),
+    default="1h",
+    show_default=True,
+    help="Let a disk go when nobody has used it for this long; 0 keeps it.",
+)
+@click.option(
+    "--max-attached",
+    type=click.IntRange(1),
+    default=64,
+    show_default=True,
+    help="Disks attached at once; then the least recently used idle one is let go.",
+)
+@click.option("--uid", type=click.IntRange(0), help="Show this owner instead of the guests'.")
+@click.option("--gid", type=click.IntRange(0), help="Show this group instead of the guests'.")
+@click.option("--umask", type=Mask(), help="Take these bits away from all modes, such as 022.")
+@click.option(
+    "--cache-size", type=Size(), default="256M", show_default=True, help="Memory for what was read."
+)
+@click.option(
+    "--attach-timeout",
+    type=Duration(),
+    default="20s",
+    show_default=True,
+    help="Give an attach up after this long.",
+)
+@click.option(
+    "--read-timeout",
+    type=Duration(),
+    default="60s",
+    show_default=True,
+    help="Give a disk up when its storage does not answer a read for this long.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+@click.pass_context
+@told
+def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
+    """Serve the backups at MOUNTPOINT until Ctrl-C, SIGTERM or an unmount.
+
+    Stays in the foreground. A second Ctrl-C hurries.
+    """  # fmt: skip
+    import trio
+
+    from restorefs import daemon
+
+    _log_to_stderr(log_level)
+    mountpoint = _absolute(options.pop("mountpoint"))
+    settings = Settings(mountpoint=mountpoint, runtime_dir=ctx.obj["runtime_dir"], **options)
+
+    def ready(line: str) -> None:
+        click.echo(f"restorefs: {line}", err=True)
+
+    trio.run(partial(daemon.run, settings, ready))
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+@click.option(
+    "--catalog", "catalog_url", metavar="URL", required=True, help="sqlite:////path/catalog.db"
+)
+@json_option
+@told
+def scan(folder: Path, catalog_url: str, as_json: bool) -> None:
+    r"""Write the images found in FOLDER into an SQLite catalog, and say what was skipped and why.
+
+    \b
+    Looks for:
+      BACKUP/disk0.qcow2
+      BACKUP/disk-0/*.qcow2   (the newest, where there are several)
+
+    Scanning again adds what is new and keeps the ids of what is known.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from restorefs.catalog.scan import scan
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("looking at backups", total=None)
+        report = scan(
+            folder,
+            catalog_url,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if as_json:
+        show.as_json(
+            {
+                "backups": report.backups,
+                "disks": report.disks,
+                "added": [str(path) for path in report.added],
+                "changed": [str(path) for path in report.changed],
+                "vanished": [str(path) for path in report.vanished],
+                "skipped": [str(skipped) for skipped in report.skipped],
+                "notes": report.notes,
+            }
+        )
+        return
+    for text in report.lines():
+        click.echo(text)
+
+
+@main.group()
+def catalog() -> None:
+    """Look after the catalog's database."""
+
+
+@catalog.command()
+@click.option(
+    "--catalog",
+    "catalog_url",
+    metavar="URL",
+    required=True,
+    envvar="RESTOREFS_CATALOG",
+    help=CATALOG_HELP,
+)
+@click.option("--down", is_flag=True, help="Undo it: take our table out again.")
+@told
+def migrate(catalog_url: str, down: bool) -> None:
+    """Make the table restore_mounts, the only one that restorefs writes."""  # fmt: skip
+    from restorefs.catalog.migrate import migrate
+
+    for line in migrate(catalog_url, down=down):
+        click.echo(line)
+
+
+@main.command()
+@json_option
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Show what is attached, since when and for how long, and what could not be read."""
+    answer = _daemon(ctx).call("GET", "status")
+    show.as_json(answer) if as_json else show.status(answer)
+
+
+@main.command()
+@click.argument("backup", shell_complete=_complete_backup)
+@json_option
+@click.pass_context
+def disks(ctx: click.Context, backup: str, as_json: bool) -> None:
+    """Show everything that is on the disks of BACKUP; attaches them.
+
+    Exits with 1 when a disk cannot be attached.
+    """
+    answer = _daemon(ctx).call("GET", f"backups/{quote(backup, safe='')}/volumes")
+    show.as_json(answer) if as_json else show.disks(answer)
+    if any("volumes" not in disk for disk in answer["disks"]):
+        ctx.exit(1)
+
+
+@main.command()
+@click.argument("backup", shell_complete=_complete_backup)
+@click.argument("disk", type=DiskIndex())
+@json_option
+@click.pass_context
+def attach(ctx: click.Context, backup: str, disk: int, as_json: bool) -> None:
+    """Attach a disk of BACKUP ahead of use. DISK is 0 or disk0."""
+    path = f"backups/{quote(backup, safe='')}/disks/{disk}/attachment"
+    answer = _daemon(ctx).call("PUT", path)
+    if as_json:
+        show.as_json(answer)
+    else:
+        folders = [v["name"] or "." for v in answer["volumes"] if v["folder"]]
+        click.echo(f"attached {backup}/disk{disk}: {' '.join(folders) or 'no folders'}")
+
+
+@main.command()
+@click.argument("backup", shell_complete=_complete_backup)
+@click.argument("disk", type=DiskIndex())
+@json_option
+@click.pass_context
+def detach(ctx: click.Context, backup: str, disk: int, as_json: bool) -> None:
+    """Let a disk of BACKUP go now. DISK is 0 or disk0.
+
+    Open files keep working: the next read attaches the disk again.
+    """
+    path = f"backups/{quote(backup, safe='')}/disks/{disk}/attachment"
+    answer = _daemon(ctx).call("DELETE", path)
+    if as_json:
+        show.as_json(answer)
+    else:
+        done = "detached" if answer["detached"] else "was not attached:"
+        click.echo(f"{done} {backup}/disk{disk}")
+
+
+@main.command()
+@click.option(
+    "--catalog",
+    "catalog_url",
+    metavar="URL",
+    envvar="RESTOREFS_CATALOG",
+    help="Examine its images as well: " + CATALOG_HELP,
+)
+@click.option("--images", type=FOLDER, help="Examine a folder's images as well.")
+@click.option(
+    "--repository",
+    "repositories",
+    type=FOLDER,
+    multiple=True,
+    help="As for mount: folders that images and backing files must lie in.",
+)
+@json_option
+@click.pass_context
+@told
+def check(
+    ctx: click.Context,
+    catalog_url: str | None,
+    images: Path | None,
+    repositories: tuple[Path, ...],
+    as_json: bool,
+) -> None:
+    """Examine this machine, and every image of a catalog or folder, without a daemon.
+
+    Every backing chain is followed and every cluster's place is checked, so that a truncated or
+    missing file shows now and not on the day it is needed. Exits with 1 when something is wrong.
+    """  # fmt: skip
+    from restorefs.cli import examine
+
+    findings = list(examine.machine(ctx.obj["runtime_dir"]))
+    if not as_json:
+        show.findings(findings)
+    if catalog_url or images:
+        findings += _check_images(catalog_url, images, repositories, quiet=as_json)
+    if as_json:
+        show.as_json([finding.as_json() for finding in findings])
+    if not all(finding.ok for finding in findings):
+        ctx.exit(1)
+
+
+def _check_images(
+    catalog_url: str | None, images: Path | None, repositories: tuple[Path, ...], quiet: bool
+) -> "list[Finding]":
+    from rich.console import Console
+    from rich.progress import track
+
+    from restorefs.catalog.open import open_catalog, open_folder
+    from restorefs.cli import examine
+
+    if images is not None:
+        catalog = open_folder(images)
+        repositories = repositories or (images,)
+    else:
+        assert catalog_url is not None
+        catalog = open_catalog(catalog_url)
+    disks = [disk for backup in catalog.backups() for disk in backup.disks]
+    catalog.close()
+    found = []
+    for disk in track(disks, "examining images", console=Console(stderr=True), disable=quiet):
+        finding = examine.image(disk, repositories)
+        found.append(finding)
+        if not quiet:
+            show.findings([finding])
+    return found
+
+
+def _daemon(ctx: click.Context) -> "DaemonClient":
+    from restorefs.cli.client import DaemonClient
+
+    return DaemonClient.find(ctx.obj["runtime_dir"], ctx.obj["mountpoint"])
+
+
+def _absolute(path: Path) -> Path:
+    """Return a mountpoint's real path, without asking the mount that may be dead there."""
+    return path.parent.resolve() / path.name
+
+
+def _log_to_stderr(level: str) -> None:
+    logging.basicConfig(
+        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(message)s"
+    )
+    for name in ("httpx", "hypercorn", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,87 @@
+"""`restorefs check`: is this machine able to, and are the images whole?
+
+Owns what is examined and how findings are told. Needs no daemon and attaches nothing.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from restorefs.catalog.records import DiskRecord
+from restorefs.errors import RestoreError
+from restorefs.session.qcow2 import inspect_chain
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`ok` is False for what stops restorefs from working; `advice` says what to do then."""
+
+    subject: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def machine(runtime_dir: Path) -> Iterator[Finding]:
+    """Yield what this machine has of what a mount needs."""
+    yield _program("qemu-nbd", "install qemu-utils (Debian) or qemu-img (Fedora)")
+    yield _program("setpriv", "install util-linux")
+    if os.geteuid() != 0:
+        yield _program("fusermount3", "install fuse3")
+    yield _module("nbd", "install python3-libnbd; the virtual environment must see system packages")
+    yield _module("pyfuse3", "install restorefs with its dependencies from PyPI")
+    yield _fuse_device()
+    yield _runtime(runtime_dir)
+
+
+def image(record: DiskRecord, repositories: tuple[Path, ...]) -> Finding:
+    """Examine a disk's image and its whole backing chain, every cluster's place included."""
+    subject = f"{record.backup_id}/disk{record.disk_index}"
+    path = record.qcow2_path
+    try:
+        chain = inspect_chain(path, repositories or (path.parent,), deep=True)
+    except RestoreError as error:
+        return Finding(subject, False, str(error), f"look at {path}")
+    count = len(chain.images)
+    return Finding(subject, True, f"{path}, {count} image{'s' if count > 1 else ''} in its chain")
+
+
+def _program(name: str, advice: str) -> Finding:
+    path = shutil.which(name)
+    if path is None:
+        return Finding(name, False, "is not installed", advice)
+    result = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    lines = result.stdout.splitlines()
+    return Finding(name, result.returncode == 0, lines[0] if lines else path, advice)
+
+
+def _module(name: str, advice: str) -> Finding:
+    try:
+        module = import_module(name)
+    except ImportError as error:
+        return Finding(f"python {name}", False, str(error), advice)
+    return Finding(f"python {name}", True, str(getattr(module, "__file__", "")))
+
+
+def _fuse_device() -> Finding:
+    try:
+        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        advice = "modprobe fuse; in a container, give it the device /dev/fuse"
+        return Finding("/dev/fuse", False, str(error.strerror), advice)
+    return Finding("/dev/fuse", True, "can be opened")
+
+
+def _runtime(folder: Path) -> Finding:
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    ok = os.access(nearest, os.W_OK | os.X_OK)
+    detail = "can be written" if ok else f"{nearest} cannot be written"
+    return Finding(str(folder), ok, detail, "" if ok else "name another --runtime-dir")

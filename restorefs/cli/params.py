@@ -1,0 +1,71 @@
+"""Parameter types: durations, sizes, modes."""
+
+import re
+
+import click
+
+_SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class Duration(click.ParamType[float]):
+    """Seconds from "90", "90s", "15m", "1h" or "2d"."""
+
+    name = "duration"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
+        if match is None:
+            self.fail(f"{value!r} is not a duration such as 90s, 15m, 1h", param, ctx)
+        return float(match[1]) * _SECONDS[match[2]]
+
+
+class Size(click.ParamType[int]):
+    """Bytes from "1048576", "512K", "256M" or "1G"."""
+
+    name = "size"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+)([KMG]?)(?:i?B)?", value)
+        if match is None:
+            self.fail(f"{value!r} is not a size such as 512K, 256M, 1G", param, ctx)
+        return int(match[1]) * _BYTES[match[2]]
+
+
+class Mask(click.ParamType[int]):
+    """Mode bits from an octal number such as "022"."""
+
+    name = "octal"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        if re.fullmatch(r"[0-7]{1,4}", value) is None:
+            self.fail(f"{value!r} is not an octal mask such as 022", param, ctx)
+        return int(value, 8)
+
+
+class DiskIndex(click.ParamType[int]):
+    """A disk's index from "0" or "disk0"."""
+
+    name = "disk"
+
+    def convert(
+        self, value: str | int, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(?:disk)?(\d{1,9})", value)
+        if match is None:
+            self.fail(f"{value!r} is not a disk such as 0 or disk0", param, ctx)
+        return int(match[1])

@@ -1,0 +1,87 @@
+"""The settings of a mount, checked before anything is started.
+
+Owns their defaults and which combinations make no sense. Must not know where they come from.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+from restorefs.errors import ConfigError
+
+_REQUEST_TIMEOUTS = Path("/proc/sys/fs/fuse")
+
+
+def default_runtime_dir() -> Path:
+    """Return the folder for sockets: /run/restorefs for root, else below $XDG_RUNTIME_DIR."""
+    if os.geteuid() == 0:
+        return Path("/run/restorefs")
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(base) / "restorefs" if base else Path(f"/tmp/restorefs-{os.geteuid()}")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One mount. Either `catalog_url` or `images` is set. Times in seconds, sizes in bytes; an
+    idle_timeout of 0 keeps disks attached. `uid`, `gid`, `umask`: None shows the guest's own."""
+
+    mountpoint: Path
+    catalog_url: str | None = None
+    images: Path | None = None
+    repositories: tuple[Path, ...] = ()
+    idle_timeout: float = 3600.0
+    max_attached: int = 64
+    attach_timeout: float = 20.0
+    read_timeout: float = 60.0
+    cache_size: int = 256 << 20
+    uid: int | None = None
+    gid: int | None = None
+    umask: int | None = None
+    runtime_dir: Path = field(default_factory=default_runtime_dir)
+
+    @property
+    def allowed_folders(self) -> tuple[Path, ...]:
+        """The folders that images must lie in; empty: each catalogued file's own folder."""
+        if self.repositories or self.images is None:
+            return self.repositories
+        return (self.images,)
+
+    @property
+    def instance_dir(self) -> Path:
+        """The runtime folder of this mount alone. Short, for a socket's path has 107 bytes."""
+        path = os.path.abspath(self.mountpoint)  # noqa: PTH100  # resolve() would ask the mount
+        digest = blake2b(os.fsencode(path), digest_size=6).hexdigest()
+        return self.runtime_dir / digest
+
+    def check(self) -> None:
+        """Raise ConfigError for what cannot work."""
+        if (self.catalog_url is None) == (self.images is None):
+            raise ConfigError("say where the backups are: either --catalog URL or --images FOLDER")
+        if len(os.fsencode(self.instance_dir)) > 80:
+            raise ConfigError(f"{self.runtime_dir} is too long a path for sockets; --runtime-dir")
+        self.check_outside(self.allowed_folders)
+        if self.images is not None and self.mountpoint.is_relative_to(self.images):
+            raise ConfigError(f"{self.mountpoint} lies inside the images folder {self.images}")
+
+    def check_outside(self, folders: Iterable[Path]) -> None:
+        """Raise ConfigError when the mountpoint contains one of the folders with images: mounting
+        would hide them from the very processes that read them."""
+        for folder in folders:
+            if folder.is_relative_to(self.mountpoint):
+                raise ConfigError(
+                    f"{self.mountpoint} contains {folder}, where the images are: mounting there"
+                    " would hide them; mount somewhere else"
+                )
+
+    def bounded(self, timeout: float) -> float:
+        """Return a timeout that ends before the kernel gives a FUSE request up."""
+        limits = []
+        for name in ("default_request_timeout", "max_request_timeout"):
+            try:
+                limits.append(float((_REQUEST_TIMEOUTS / name).read_text()))
+            except (OSError, ValueError):
+                continue  # a kernel without such timeouts
+        kernel = min((limit for limit in limits if limit > 0), default=0.0)
+        return min(timeout, kernel * 0.8) if kernel else timeout

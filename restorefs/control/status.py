@@ -1,0 +1,140 @@
+"""What the daemon tells about itself and about disks, as plain values for JSON.
+
+Owns the field names of the API. Must not know how they are sent or shown.
+"""
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import restorefs
+from restorefs.catalog.records import BackupRecord, DiskRecord
+from restorefs.session.disk import AttachedDisk, Content
+from restorefs.session.pool import Failure, Pool
+from restorefs.tree.namespace import Namespace
+from restorefs.tree.refresh import Refresher
+
+Json: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Where the daemon's own figures come from."""
+
+    mountpoint: Path
+    started_at: datetime
+    refresher: Refresher
+    pool: Pool
+
+    def describe(self, namespace: Namespace) -> Json:
+        """Return the daemon's state."""
+        settings = self.pool.settings
+        return {
+            "version": restorefs.__version__,
+            "pid": os.getpid(),
+            "mountpoint": str(self.mountpoint),
+            "started_at": _time(self.started_at),
+            "catalog": self.refresher.catalog_name,
+            "catalog_error": self.refresher.error,
+            "backups": len(namespace.backups),
+            "disks": len(namespace.disks),
+            "max_attached": settings.max_attached,
+            "idle_timeout_seconds": settings.idle_timeout,
+            "attached": [
+                describe_attachment(disk, settings.idle_timeout) for disk in self.pool.attached
+            ],
+            "failures": [
+                {"backup_id": disk.backup_id, "disk_index": disk.disk_index, **_failure(failure)}
+                for disk_id, failure in self.pool.failures.items()
+                if (disk := namespace.disks.get(disk_id)) is not None
+            ],
+        }
+
+
+def describe_attachment(disk: AttachedDisk, idle_timeout: float) -> Json:
+    """Return what is known of an attached disk."""
+    accessed = disk.last_accessed_at
+    return {
+        "backup_id": disk.record.backup_id,
+        "disk_index": disk.record.disk_index,
+        "filesystems": disk.filesystems.split(",") if disk.filesystems else [],
+        "socket": str(disk.server.socket_path),
+        "qemu_nbd_pid": disk.server.process.pid,
+        "attached_at": _time(disk.attached_at),
+        "last_accessed_at": _time(accessed),
+        "expires_at": _time(accessed + timedelta(seconds=idle_timeout)) if idle_timeout else None,
+        "requests_under_way": disk.in_use,
+        "bytes_read": disk.device.bytes_read,
+    }
+
+
+def describe_backup(backup: BackupRecord) -> Json:
+    """Return what the catalog says of a backup."""
+    return {
+        "backup_id": backup.id,
+        "vm_name": backup.vm_name,
+        "created_at": _time(backup.created_at),
+        "disk_indexes": [disk.disk_index for disk in backup.disks],
+    }
+
+
+def describe_disk(
+    record: DiskRecord, attached: AttachedDisk | None, failure: Failure | None
+) -> Json:
+    """Return a disk with everything that is on it; without volumes when it is not attached."""
+    found: Json = {
+        "id": record.id,
+        "disk_index": record.disk_index,
+        "vmware_disk_key": record.vmware_disk_key,
+        "size_gb": record.size_gb,
+        "qcow2_path": str(record.qcow2_path),
+        "status": record.status,
+        "error": failure.reason if failure else None,
+    }
+    if attached is not None:
+        found |= {
+            "size": attached.device.size,
+            "table": attached.table.scheme,
+            "sector_size": attached.table.sector_size,
+            "table_uuid": attached.table.uuid,
+            "notes": list(attached.table.notes),
+            "volumes": [_volume(content) for content in attached.contents.values()],
+        }
+    return found
+
+
+def _volume(content: Content) -> Json:
+    volume, identity = content.volume, content.identity
+    opened = content.opened.error if content.opened is not None else None
+    error = volume.error or content.error or opened
+    return {
+        "index": volume.index,
+        "name": os.fsdecode(volume.name),
+        "folder": content.is_folder,
+        "start": volume.start,
+        "size": volume.device.size if volume.device else None,
+        "type": volume.type_name,
+        "type_code": volume.type_code,
+        "part_label": volume.label,
+        "part_uuid": volume.uuid,
+        "filesystem": identity.kind if identity else None,
+        "readable": identity.readable if identity else False,
+        "encrypted": identity.encrypted if identity else False,
+        "label": identity.label if identity else "",
+        "uuid": identity.uuid if identity else "",
+        "clean": identity.clean if identity else None,
+        "notes": list(identity.notes) if identity else [],
+        "error": str(error) if error else None,
+    }
+
+
+def _failure(failure: Failure) -> Json:
+    return {"reason": failure.reason, "errno": failure.errno, "at": _time(failure.at)}
+
+
+def _time(time: datetime | None) -> str | None:
+    if time is None:
+        return None
+    return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

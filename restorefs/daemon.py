@@ -1,0 +1,176 @@
+"""The daemon: makes the parts and wires them. The only place that knows them all.
+
+Owns start and end. At the start everything that can be refused is refused before the mount is
+made. At the end (SIGTERM, Ctrl-C, or an unmount from outside) requests stop first, then every disk
+is let go, then the records are written, then the mount is gone; a second signal hurries.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import trio
+
+from restorefs.block.cache import BlockCache
+from restorefs.catalog.base import Catalog
+from restorefs.catalog.open import open_catalog, open_folder
+from restorefs.config import Settings
+from restorefs.control.app import make_app
+from restorefs.control.server import serve_unix
+from restorefs.control.status import Status
+from restorefs.errors import ConfigError, RestoreError
+from restorefs.fuse import mount
+from restorefs.session.ledger import Ledger
+from restorefs.session.pool import Pool, PoolSettings
+from restorefs.tree.presentation import Presentation
+from restorefs.tree.refresh import Refresher
+from restorefs.tree.tree import Tree
+
+log = logging.getLogger(__name__)
+_END_SECONDS = 10.0
+
+
+async def run(settings: Settings, ready: Callable[[str], None]) -> None:
+    """Serve one mount until it is unmounted or a signal ends it.
+
+    `ready` gets a line for people once the mount can be used. Raises ConfigError or CatalogError
+    before anything is mounted.
+    """
+    settings.check()
+    mount.prepare(settings.mountpoint)
+    with _instance(settings) as instance_dir:
+        catalog = await trio.to_thread.run_sync(_open_catalog, settings)
+        try:
+            await _serve(settings, instance_dir, catalog, ready)
+        except BaseExceptionGroup as group:
+            refused = group.subgroup(RestoreError)
+            if refused is not None and not any(
+                isinstance(e, BaseExceptionGroup) for e in refused.exceptions
+            ):
+                raise refused.exceptions[0] from None
+            raise
+        finally:
+            catalog.close()
+
+
+async def _serve(
+    settings: Settings, instance_dir: Path, catalog: Catalog, ready: Callable[[str], None]
+) -> None:
+    ledger = Ledger(catalog, settings.mountpoint, settings.idle_timeout)
+    pool_settings = PoolSettings(
+        runtime_dir=instance_dir,
+        repositories=settings.allowed_folders,
+        idle_timeout=settings.idle_timeout,
+        max_attached=settings.max_attached,
+        attach_timeout=settings.bounded(settings.attach_timeout),
+        read_timeout=settings.bounded(settings.read_timeout),
+    )
+    pool = Pool(pool_settings, BlockCache(settings.cache_size), ledger)
+    presentation = Presentation(settings.uid, settings.gid, settings.umask)
+    tree = Tree(pool, presentation, started_ns=time.time_ns())
+    refresher = Refresher(catalog, tree, pool)
+    await refresher.load()
+    settings.check_outside(disk.qcow2_path.parent for disk in tree.namespace.disks.values())
+    left = await trio.to_thread.run_sync(catalog.recover)
+    if left:
+        log.warning("removed %d attach records that a crashed daemon left behind", left)
+    status = Status(settings.mountpoint, datetime.now(UTC), refresher, pool)
+    app = make_app(status, tree, pool)
+
+    def mounted() -> None:
+        count = len(tree.namespace.backups)
+        line = f"{count} backups at {settings.mountpoint}"
+        _notify_systemd(f"READY=1\nSTATUS={line}")
+        ready(line)
+
+    async with trio.open_nursery() as writing:
+        writing.start_soon(ledger.run, name="ledger")
+        try:
+            async with trio.open_nursery() as services:
+                await services.start(pool.run, name="pool")
+                await services.start(serve_unix, app, instance_dir / "control.sock")
+                services.start_soon(refresher.run, name="catalog")
+                services.start_soon(_obey_signals, services.cancel_scope, refresher)
+                await mount.serve(tree, settings.mountpoint, mounted)
+                _notify_systemd("STOPPING=1")
+                services.cancel_scope.cancel()
+        finally:
+            ledger.close()
+            writing.cancel_scope.deadline = trio.current_time() + _END_SECONDS
+    log.info("unmounted %s", settings.mountpoint)
+
+
+async def _obey_signals(hurry: trio.CancelScope, refresher: Refresher) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                refresher.wake()
+                continue
+            log.info("%s: ending", signal.Signals(number).name)
+            mount.stop()
+            break
+        with trio.move_on_after(_END_SECONDS):
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    break
+        log.warning("not waiting for the requests under way")
+        hurry.cancel()
+
+
+def _open_catalog(settings: Settings) -> Catalog:
+    if settings.images is not None:
+        return open_folder(settings.images)
+    assert settings.catalog_url is not None
+    return open_catalog(settings.catalog_url)
+
+
+@contextmanager
+def _instance(settings: Settings) -> Iterator[Path]:
+    """Hold this mount's runtime folder, which only our user and root may enter.
+
+    Raises ConfigError when another daemon holds it, or it cannot be made.
+    """
+    folder = settings.instance_dir
+    try:
+        settings.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.geteuid():
+            raise ConfigError(f"{folder} belongs to somebody else; see --runtime-dir")
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"cannot use the runtime folder {folder}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"a restorefs already serves {settings.mountpoint}") from None
+        for stale in folder.glob("*.sock"):
+            stale.unlink()
+        about = {"mountpoint": str(settings.mountpoint), "pid": os.getpid()}
+        (folder / "instance.json").write_text(json.dumps(about))
+        try:
+            yield folder
+        finally:
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+
+
+def _notify_systemd(message: str) -> None:
+    """Tell systemd, if it started us, how we are (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        try:
+            notify.sendto(message.encode(), address.replace("@", "\0", 1))
+        except OSError as error:
+            log.warning("systemd was not told: %s", error)

@@ -1,0 +1,1 @@
+"""Attached disks: attach on first access, share, let go."""

@@ -1,0 +1,87 @@
+"""The qemu-nbd process of one disk.
+
+Owns how the child is started, found dead, and ended. Must not know what is on the disk.
+
+The socket is made and put into listening here and handed to qemu-nbd (systemd's socket activation
+protocol), so that connecting never races with its start. The child dies with the daemon, also on
+SIGKILL: PR_SET_PDEATHSIG is tied to the *thread* that started it, so it is started from the loop's
+own thread (some 2 ms), never from a worker; the shell then checks that the daemon still was its
+parent when that became effective. It runs in a session of its own so that Ctrl-C does not reach it.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import trio
+
+from restorefs.errors import StorageError
+
+_SCRIPT = '[ "$PPID" = "$1" ] || exit 1; shift; exec 3<&0 </dev/null; LISTEN_PID=$$ exec "$@"'
+_STOP_SECONDS = 5.0
+
+
+class QemuNbd:
+    """A running qemu-nbd that serves one image, read-only, on a unix socket."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stderr: int, socket_path: Path) -> None:
+        self.process = process
+        self.socket_path = socket_path
+        self._stderr = stderr
+        self._pidfd = os.pidfd_open(process.pid)
+
+    @classmethod
+    def start(cls, blockdev: str, socket_path: Path) -> "QemuNbd":
+        """Start to serve `blockdev` (a json: pseudo filename that pins every format).
+
+        Must run in the loop's thread. Raises StorageError when a program is missing or the socket
+        cannot be made.
+        """
+        programs = [shutil.which(name) for name in ("setpriv", "sh", "qemu-nbd")]
+        if None in programs:
+            raise StorageError("qemu-nbd, setpriv or sh is not installed; see `restorefs check`")
+        setpriv, shell, qemu_nbd = [str(path) for path in programs]
+        guarded = [setpriv, "--pdeathsig", "KILL", "--", shell, "-c", _SCRIPT, "sh"]
+        serve = [qemu_nbd, "--read-only", "--cache=writeback", blockdev]
+        # Neither end blocks: a child with much to say loses words, it does not hang.
+        stderr, child_stderr = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            socket_path.unlink(missing_ok=True)
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(str(socket_path))
+                listener.listen(1)
+                process = subprocess.Popen(
+                    [*guarded, str(os.getpid()), *serve],
+                    stdin=listener.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    stderr=child_stderr,
+                    env=os.environ | {"LISTEN_FDS": "1"},
+                    start_new_session=True,
+                )
+        except OSError as error:
+            os.close(stderr)
+            raise StorageError(f"cannot start qemu-nbd: {error}") from error
+        finally:
+            os.close(child_stderr)
+        return cls(process, stderr, socket_path)
+
+    def reason(self) -> str:
+        """Return what qemu-nbd has said on stderr, on one line; empty if nothing."""
+        try:
+            said = os.read(self._stderr, 4096)
+        except BlockingIOError:
+            return ""
+        return " ".join(said.decode(errors="replace").split()).removeprefix("qemu-nbd: ")
+
+    async def stop(self) -> None:
+        """End the process and remove its socket. It only reads, so it is killed at once."""
+        with trio.CancelScope(shield=True):
+            self.process.kill()
+            with trio.move_on_after(_STOP_SECONDS):  # a process stuck in its storage is left
+                await trio.lowlevel.wait_readable(self._pidfd)
+            self.process.poll()
+            os.close(self._pidfd)
+            os.close(self._stderr)
+            self.socket_path.unlink(missing_ok=True)

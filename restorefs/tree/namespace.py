@@ -1,0 +1,132 @@
+"""The folders above the guests, made from what the catalog says.
+
+Owns the names: backups/<backup_id>/disk<N>, vms/<vm_name>/<time> and `latest`. A namespace is
+immutable: a changed catalog makes a new one. Must not know what is on any disk; asking it never
+attaches.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from restorefs.catalog.records import BackupRecord, DiskRecord
+from restorefs.tree.nodeid import ROOT, NodeId, above
+
+log = logging.getLogger(__name__)
+_NAME_MAX = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """A node above the guests: a folder (`children` by name), a link (`target`), or the folder
+    of a disk (`disk`), whose content is the disk's."""
+
+    node: NodeId
+    parent: NodeId
+    name: bytes
+    time_ns: int
+    children: Mapping[bytes, NodeId] | None = None
+    target: bytes | None = None
+    disk: DiskRecord | None = None
+
+
+class Namespace:
+    """All nodes above the guests, and the disks by id."""
+
+    def __init__(self, backups: Sequence[BackupRecord], started_ns: int) -> None:
+        """`started_ns` is the time shown for what has none of its own."""
+        self.backups = {backup.id: backup for backup in backups}
+        self.disks = {disk.id: disk for backup in backups for disk in backup.disks}
+        self.disk_folders: dict[int, NodeId] = {}
+        self._nodes: dict[NodeId, Above] = {}
+        self._started_ns = started_ns
+        top = {b"backups": self._add_backups(backups), b"vms": self._add_vms(backups)}
+        self._put(Above(ROOT, ROOT, b"", started_ns, children=top))
+
+    def get(self, node: NodeId) -> Above | None:
+        return self._nodes.get(node)
+
+    def __iter__(self) -> Iterator[Above]:
+        return iter(self._nodes.values())
+
+    def _add_backups(self, backups: Iterable[BackupRecord]) -> NodeId:
+        path = b"backups"
+        children = {}
+        for backup in backups:
+            name = safe_name(backup.id)
+            if name in children:
+                log.error("two backups have the same folder name %r; one is not shown", name)
+                continue
+            children[name] = self._add_backup(backup, path, name)
+        return self._put(Above(above(path), ROOT, path, self._started_ns, children=children))
+
+    def _add_backup(self, backup: BackupRecord, parent: bytes, name: bytes) -> NodeId:
+        path = parent + b"/" + name
+        time_ns = self._time_ns(backup.created_at)
+        children = {}
+        for disk in backup.disks:
+            disk_name = b"disk%d" % disk.disk_index
+            node = above(path + b"/" + disk_name)
+            children[disk_name] = node
+            self.disk_folders[disk.id] = node
+            self._put(Above(node, above(path), disk_name, time_ns, disk=disk))
+        return self._put(Above(above(path), above(parent), name, time_ns, children=children))
+
+    def _add_vms(self, backups: Iterable[BackupRecord]) -> NodeId:
+        path = b"vms"
+        by_vm: dict[bytes, list[BackupRecord]] = {}
+        for backup in backups:
+            by_vm.setdefault(safe_name(backup.vm_name), []).append(backup)
+        children = {name: self._add_vm(path, name, owned) for name, owned in by_vm.items()}
+        return self._put(Above(above(path), ROOT, path, self._started_ns, children=children))
+
+    def _add_vm(self, parent: bytes, name: bytes, backups: list[BackupRecord]) -> NodeId:
+        path = parent + b"/" + name
+        backups = sorted(backups, key=lambda backup: (self._time_ns(backup.created_at), backup.id))
+        seen: Counter[bytes] = Counter()
+        children = {}
+        for backup in backups:
+            stamp = _stamp(backup.created_at)
+            seen[stamp] += 1
+            if seen[stamp] > 1:  # two backups within a second
+                stamp += b"-%d" % seen[stamp]
+            children[stamp] = self._add_link(path, stamp, backup)
+        children[b"latest"] = self._add_link(path, b"latest", backups[-1])
+        time_ns = self._time_ns(backups[-1].created_at)
+        return self._put(Above(above(path), above(parent), name, time_ns, children=children))
+
+    def _add_link(self, parent: bytes, name: bytes, backup: BackupRecord) -> NodeId:
+        target = b"../../backups/" + safe_name(backup.id)
+        node = above(parent + b"/" + name)
+        time_ns = self._time_ns(backup.created_at)
+        return self._put(Above(node, above(parent), name, time_ns, target=target))
+
+    def _put(self, node: Above) -> NodeId:
+        other = self._nodes.setdefault(node.node, node)
+        if other is not node:  # 63 bits of blake2b: never seen, but an id must mean one thing
+            log.error("%r and %r have the same node id; the second is not shown", other, node)
+        return node.node
+
+    def _time_ns(self, time: datetime | None) -> int:
+        return self._started_ns if time is None else int(time.timestamp()) * 1_000_000_000
+
+
+def safe_name(name: str) -> bytes:
+    """Return a name as a file name: what cannot be one is percent-encoded, and it is cut at 255
+    bytes."""
+    raw = (
+        os.fsencode(name.replace("%", "%25")) if "/" in name or "\0" in name else os.fsencode(name)
+    )
+    raw = raw.replace(b"/", b"%2F").replace(b"\0", b"%00")
+    if raw in (b"", b".", b".."):
+        raw = raw.replace(b".", b"%2E") or b"%"
+    return raw[:_NAME_MAX]
+
+
+def _stamp(time: datetime | None) -> bytes:
+    if time is None:
+        return b"unknown-time"
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H%M%SZ").encode()

@@ -1,0 +1,277 @@
+"""The whole mount as a tree of nodes, without FUSE in it: what FUSE and HTTP both serve.
+
+Owns the way from a node id to a backup, a disk, a volume and a guest's inode, and where each level
+hands over to the next. Must not know who asks. Every method raises RestoreErrors only: NotFound
+for a name, Gone for a node whose backup has left the catalog, and what attaching, the reader
+and the storage raise.
+
+Concurrency: nothing is locked; the namespace is replaced whole, and every method looks at it once,
+before its first await.
+"""
+
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import NamedTuple
+
+from restorefs.catalog.records import DiskRecord
+from restorefs.errors import (
+    GoneError,
+    IsAFolderError,
+    NotAFolderError,
+    NotALinkError,
+    NotFoundError,
+    RestoreError,
+)
+from restorefs.guestfs.base import Attributes, DirEntry
+from restorefs.session.disk import AttachedDisk
+from restorefs.session.filedata import Data
+from restorefs.session.pool import Pool
+from restorefs.tree.namespace import Above, Namespace
+from restorefs.tree.nodeid import VOLUME_FOLDER, GuestNode, NodeId, NodeIds, is_above
+from restorefs.tree.presentation import Presentation
+from restorefs.volumes.base import WHOLE_DISK_INDEX
+
+ERROR_XATTR = b"user.restorefs.error"
+ABOVE_TTL = 1.0
+"""Seconds that a caller may keep what the catalog can change."""
+GUEST_TTL = 86_400.0
+"""Seconds that a caller may keep what lies in a guest: it never changes."""
+
+
+class Entry(NamedTuple):
+    """A node with its attributes; they are None where the guest's inode could not be read, and
+    `kind` is then what the folder says of it. `ttl` in seconds."""
+
+    node: NodeId
+    attributes: Attributes | None
+    ttl: float
+    kind: int = 0
+
+
+class Listed(NamedTuple):
+    """A name of a folder; `cookie` goes on behind it."""
+
+    name: bytes
+    entry: Entry
+    cookie: int
+
+
+class Tree:
+    """The nodes of one mount."""
+
+    def __init__(self, pool: Pool, presentation: Presentation, started_ns: int) -> None:
+        """`started_ns` is the time shown for folders that have none of their own."""
+        self.namespace = Namespace((), started_ns)
+        self._pool = pool
+        self._presentation = presentation
+        self._started_ns = started_ns
+        self._ids = NodeIds()
+
+    # --- what callers ask ---------------------------------------------------------------------
+
+    async def getattr(self, node: NodeId) -> Entry:
+        """Return a node's attributes. Above the guests this never attaches."""
+        if is_above(node):
+            return self._above_entry(self._above(node))
+        record, guest_node = self._guest_node(node)
+        async with self._pool.use(record) as disk:
+            if guest_node.inode == VOLUME_FOLDER:
+                return await self._volume_entry(disk, guest_node.volume)
+            guest = await disk.guest(guest_node.volume)
+            attributes = await guest.filesystem.attributes(guest_node.inode)
+            return self._guest_entry(node, attributes)
+
+    async def lookup(self, parent: NodeId, name: bytes) -> Entry:
+        """Return the entry of a name; b"." and b".." work for every node, also for files."""
+        if name == b".":
+            return await self.getattr(parent)
+        if is_above(parent):
+            above = self._above(parent)
+            if name == b"..":
+                return self._above_entry(self._above(above.parent))
+            if above.disk is not None:
+                async with self._pool.use(above.disk) as disk:
+                    return await self._lookup_in_disk(disk, name)
+            child = (above.children or {}).get(name)
+            if child is None:
+                raise NotFoundError(f"no {os.fsdecode(name)!r} in {os.fsdecode(above.name)!r}")
+            return self._above_entry(self._above(child))
+        record, guest_node = self._guest_node(parent)
+        if name == b".." and guest_node.inode == VOLUME_FOLDER:
+            return self._above_entry(self._above(self._disk_folder(record)))
+        async with self._pool.use(record) as disk:
+            return await self._lookup_in_guest(disk, guest_node, name)
+
+    async def readdir(self, node: NodeId, cookie: int = 0) -> list[Listed]:
+        """Return a folder's next entries behind the one whose cookie is given; empty at its end."""
+        if is_above(node):
+            above = self._above(node)
+            if above.disk is None:
+                return self._list_above(above)[cookie:]
+            async with self._pool.use(above.disk) as disk:
+                if disk.whole is None:
+                    return [item for item in await self._list_disk(disk) if item.cookie > cookie]
+                where = GuestNode(above.disk.id, WHOLE_DISK_INDEX, VOLUME_FOLDER)
+                return await self._list_guest(disk, where, cookie)
+        record, guest_node = self._guest_node(node)
+        async with self._pool.use(record) as disk:
+            return await self._list_guest(disk, guest_node, cookie)
+
+    async def readlink(self, node: NodeId) -> bytes:
+        """Return a link's target as it is stored."""
+        if is_above(node):
+            target = self._above(node).target
+            if target is None:
+                raise NotALinkError("not a link")
+            return target
+        record, guest_node = self._guest_node(node)
+        async with self._pool.use(record) as disk:
+            guest = await disk.guest(guest_node.volume)
+            return await guest.filesystem.readlink(_inode(guest_node, guest.filesystem.root))
+
+    async def xattrs(self, node: NodeId) -> Mapping[bytes, bytes]:
+        """Return all extended attributes; a disk's folder tells its last error, unattached."""
+        if is_above(node):
+            disk_record = self._above(node).disk
+            failure = self._pool.failures.get(disk_record.id) if disk_record else None
+            return {ERROR_XATTR: failure.reason.encode()} if failure else {}
+        record, guest_node = self._guest_node(node)
+        async with self._pool.use(record) as disk:
+            try:
+                guest = await disk.guest(guest_node.volume)
+            except RestoreError as error:
+                if guest_node.inode != VOLUME_FOLDER:
+                    raise
+                return {ERROR_XATTR: str(error).encode()}
+            inode = _inode(guest_node, guest.filesystem.root)
+            return self._presentation.xattrs(await guest.filesystem.xattrs(inode))
+
+    def check_open(self, node: NodeId) -> None:
+        """Raise IsAFolderError or GoneError for what cannot be read; never attaches."""
+        if is_above(node):
+            raise IsAFolderError("a folder")
+        self._guest_node(node)
+
+    async def read(self, node: NodeId, offset: int, length: int) -> Data:
+        """Return up to `length` bytes of a file, fewer only at its end. A memoryview is valid
+        until the caller's next await."""
+        record, guest_node = self._guest_node(node)
+        async with self._pool.use(record) as disk:
+            guest = await disk.guest(guest_node.volume)
+            return await guest.files.read(guest_node.inode, offset, length)
+
+    # --- above the guests ---------------------------------------------------------------------
+
+    def _above(self, node: NodeId) -> Above:
+        found = self.namespace.get(node)
+        if found is None:
+            raise GoneError("this backup is no longer in the catalog")
+        return found
+
+    def _above_entry(self, above: Above) -> Entry:
+        link = above.target
+        attributes = self._plain(stat.S_IFDIR | 0o555, above.time_ns)
+        if link is not None:
+            attributes = attributes._replace(mode=stat.S_IFLNK | 0o777, nlink=1, size=len(link))
+        return Entry(above.node, attributes, ABOVE_TTL)
+
+    def _plain(self, mode: int, time_ns: int) -> Attributes:
+        uid, gid = os.geteuid(), os.getegid()
+        return Attributes(0, mode, 2, uid, gid, 0, 0, 0, time_ns, time_ns, time_ns)
+
+    def _list_above(self, above: Above) -> list[Listed]:
+        if above.children is None:
+            raise NotAFolderError("not a folder")
+        return [
+            Listed(name, self._above_entry(self._above(node)), index + 1)
+            for index, (name, node) in enumerate(above.children.items())
+        ]
+
+    def _disk_folder(self, record: DiskRecord) -> NodeId:
+        return self.namespace.disk_folders[record.id]
+
+    # --- a disk's folder ----------------------------------------------------------------------
+
+    async def _lookup_in_disk(self, disk: AttachedDisk, name: bytes) -> Entry:
+        if disk.whole is not None:
+            where = GuestNode(disk.record.id, WHOLE_DISK_INDEX, VOLUME_FOLDER)
+            return await self._lookup_in_guest(disk, where, name)
+        for index, content in disk.contents.items():
+            if content.volume.name == name and content.is_folder:
+                return await self._volume_entry(disk, index)
+        raise NotFoundError(f"no {os.fsdecode(name)!r} on {disk.transport.name}")
+
+    async def _list_disk(self, disk: AttachedDisk) -> list[Listed]:
+        return [
+            Listed(content.volume.name, await self._volume_entry(disk, index), index)
+            for index, content in sorted(disk.contents.items())
+            if content.is_folder
+        ]
+
+    async def _volume_entry(self, disk: AttachedDisk, index: int) -> Entry:
+        """Return the folder of a volume: its root's attributes, or plain ones where it cannot be
+        opened, so that it can be listed; looking inside then gives the error."""
+        node = self._ids.encode(disk.record.id, index, VOLUME_FOLDER)
+        try:
+            guest = await disk.guest(index)
+            attributes = await guest.filesystem.attributes(guest.filesystem.root)
+        except RestoreError:
+            return Entry(node, self._plain(stat.S_IFDIR | 0o555, self._started_ns), ABOVE_TTL)
+        return self._guest_entry(node, attributes)
+
+    # --- inside a guest -----------------------------------------------------------------------
+
+    def _guest_node(self, node: NodeId) -> tuple[DiskRecord, GuestNode]:
+        guest_node = self._ids.decode(node)
+        record = self.namespace.disks.get(guest_node.disk_id) if guest_node else None
+        if guest_node is None or record is None:
+            raise GoneError("this backup is no longer in the catalog")
+        return record, guest_node
+
+    def _encode(self, disk: AttachedDisk, volume: int, inode: int, root: int) -> NodeId:
+        """Number a guest's file; its root is the volume's folder, or the disk's where the disk
+        has no partition table."""
+        if inode != root:
+            return self._ids.encode(disk.record.id, volume, inode)
+        if volume == WHOLE_DISK_INDEX:
+            return self._disk_folder(disk.record)
+        return self._ids.encode(disk.record.id, volume, VOLUME_FOLDER)
+
+    def _guest_entry(self, node: NodeId, attributes: Attributes) -> Entry:
+        return Entry(node, self._presentation.attributes(attributes), GUEST_TTL)
+
+    async def _lookup_in_guest(self, disk: AttachedDisk, where: GuestNode, name: bytes) -> Entry:
+        filesystem = (await disk.guest(where.volume)).filesystem
+        root = filesystem.root
+        inode = await filesystem.lookup(_inode(where, root), name)
+        node = self._encode(disk, where.volume, inode, root)
+        if is_above(node):
+            return self._above_entry(self._above(node))
+        return self._guest_entry(node, await filesystem.attributes(inode))
+
+    async def _list_guest(self, disk: AttachedDisk, where: GuestNode, cookie: int) -> list[Listed]:
+        filesystem = (await disk.guest(where.volume)).filesystem
+        root = filesystem.root
+        async with aclosing(filesystem.readdir(_inode(where, root), cookie)) as batches:
+            batch: list[DirEntry] = await anext(batches, [])
+        encode, show = self._ids.encode, self._presentation.attributes
+        disk_id, volume = where.disk_id, where.volume
+        return [
+            Listed(
+                item.name,
+                Entry(
+                    encode(disk_id, volume, item.inode),
+                    None if item.attributes is None else show(item.attributes),
+                    GUEST_TTL,
+                    item.kind,
+                ),
+                item.cookie,
+            )
+            for item in batch
+        ]
+
+
+def _inode(where: GuestNode, root: int) -> int:
+    return root if where.inode == VOLUME_FOLDER else where.inode
