@@ -10,9 +10,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyfuse3
+import trio
 
 from restorefs.errors import ConfigError
 from restorefs.fuse.operations import Operations
@@ -73,9 +75,12 @@ async def serve(tree: Tree, mountpoint: Path, ready: Callable[[], None]) -> None
         ) from error
     unmount = True
     try:
-        _tune(mountpoint)
-        ready()
-        await pyfuse3.main(max_tasks=_MAX_TASKS)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(pyfuse3.main, max_tasks=_MAX_TASKS), name="fuse")
+            # Answered after the kernel's first request, which would undo the tuning.
+            await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
+            _tune(mountpoint)
+            ready()
     except Exception:
         unmount = False
         raise

@@ -7,6 +7,7 @@ Concurrency: opened once by the pool; guest() may be called by any task, a file 
 once however many ask. `in_use` counts the requests under way; close() is only called at zero.
 """
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from restorefs.session.filedata import FileReader
 from restorefs.session.once import Once
 from restorefs.session.qemu_nbd import QemuNbd
 from restorefs.volumes.base import WHOLE_DISK_INDEX, Volume, VolumeTable
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +100,20 @@ class AttachedDisk:
             raise _named(content.volume, content.error)
         if content.opened is None or isinstance(content.opened.error, StorageError):
             content.opened = Once()
-            self.nursery.start_soon(content.opened.run, lambda: _open(content))
+            self.nursery.start_soon(content.opened.run, lambda: self._open(content))
         try:
             return await content.opened.wait()
         except RestoreError as error:
             raise _named(content.volume, error) from None
+
+    async def _open(self, content: Content) -> Guest:
+        volume, identity = content.volume, content.identity
+        if volume.device is None or identity is None:
+            raise UnsupportedError("nothing that restorefs recognises is stored here")
+        filesystem = await open_guest(volume.device, identity)
+        for note in filesystem.identity.notes:
+            log.info("%s/%s: %s", self.transport.name, os.fsdecode(volume.name), note)
+        return Guest(filesystem, FileReader(filesystem, volume.device))
 
     def release(self) -> None:
         """End one use; the last one is told to whoever waits for that."""
@@ -135,11 +147,3 @@ async def _identify(content: Content) -> None:
         content.identity = await identify(volume.device)
     except RestoreError as error:
         content.error = error
-
-
-async def _open(content: Content) -> Guest:
-    device, identity = content.volume.device, content.identity
-    if device is None or identity is None:
-        raise UnsupportedError("nothing that restorefs recognises is stored here")
-    filesystem = await open_guest(device, identity)
-    return Guest(filesystem, FileReader(filesystem, device))

@@ -37,9 +37,10 @@ class _Stream:
     """Where a file's reader is. The kernel sends its read-ahead a little out of order, and several
     requests at once, so a position near the expected one counts as sequential."""
 
-    __slots__ = ("expected", "hits")
+    __slots__ = ("ahead", "expected", "hits")
 
     def __init__(self) -> None:
+        self.ahead = 0  # up to here the read-ahead has been started
         self.expected = 0
         self.hits = 0
 
@@ -49,7 +50,7 @@ class _Stream:
             self.hits += 1
             self.expected = max(self.expected, offset + length)
         else:
-            self.hits = 0
+            self.hits = self.ahead = 0
             self.expected = offset + length
         return self.hits > _SEQUENTIAL
 
@@ -83,7 +84,8 @@ class FileReader:
         length = min(length, size - offset)
         if length <= 0:
             return b""
-        sequential = self._stream(inode).note(offset, length) and size > UNIT
+        stream = self._stream(inode)
+        sequential = stream.note(offset, length) and size > UNIT
         loads: list[_Load] = []
         encoded: list[tuple[ByteOffset, ByteLength]] = []
         position = offset
@@ -91,7 +93,7 @@ class FileReader:
             step = offset + length - position
             if sequential:
                 step = min(step, UNIT - position % UNIT)
-            unit = await self._unit(inode, position, size) if sequential else None
+            unit = await self._unit(inode, stream, position, size) if sequential else None
             if unit is not None:
                 skip = position % UNIT
                 loads.append(unit._replace(skip=skip, wanted=step, target=position - offset))
@@ -116,7 +118,9 @@ class FileReader:
             self._streams.move_to_end(inode)
         return stream
 
-    async def _unit(self, inode: Inode, position: ByteOffset, size: ByteLength) -> _Load | None:
+    async def _unit(
+        self, inode: Inode, stream: _Stream, position: ByteOffset, size: ByteLength
+    ) -> _Load | None:
         """Return the load of the file's aligned megabyte around a position, with the next ones
         started; None when that one is not contiguous on one disk."""
         start = position - position % UNIT
@@ -124,12 +128,15 @@ class FileReader:
         if found is None:
             return None
         found.disk.cache.prefetch(found.disk, found.offset, found.length)
-        for ahead in range(start + UNIT, min(start + (_DEPTH + 1) * UNIT, size), UNIT):
-            following = await self._contiguous(inode, ahead, size)
+        stream.ahead = max(stream.ahead, start + UNIT)
+        while stream.ahead < min(start + (_DEPTH + 1) * UNIT, size):
+            unit = stream.ahead
+            following = await self._contiguous(inode, unit, size)
             if following is None or not following.disk.cache.prefetch(
                 following.disk, following.offset, following.length
             ):
                 break
+            stream.ahead = max(stream.ahead, unit + UNIT)
         return found
 
     async def _contiguous(self, inode: Inode, start: ByteOffset, size: ByteLength) -> _Load | None:
