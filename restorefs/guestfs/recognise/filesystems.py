@@ -1,0 +1,347 @@
+"""File systems (and swap space), told by published signatures.
+
+Owns one function per kind. Pure: works on what was read beforehand, and nothing a volume contains
+makes it raise.
+"""
+
+import struct
+import zlib
+from typing import Literal
+from uuid import UUID
+
+from restorefs.guestfs.base import Identity
+from restorefs.guestfs.recognise.evidence import Evidence, is_power_of_two
+from restorefs.guestfs.recognise.wrappers import BCACHE_MAGIC, is_bcache
+
+_BOOT_SIGNATURE = b"\x55\xaa"
+
+
+def ntfs(e: Evidence) -> Identity | None:
+    """Source: Microsoft, "How NTFS Works", BPB and extended BPB fields.
+
+    What FAT keeps in the BPB (reserved sectors, FATs, root entries, sizes) is zero here.
+    """
+    sector_size = e.number(11, 2)
+    sectors = e.number(40, 8)
+    if (
+        e.at(3, 8) != b"NTFS    "
+        or e.at(510, 2) != _BOOT_SIGNATURE
+        or not is_power_of_two(sector_size, 256, 4096)
+        or any(e.at(14, 7) + e.at(22, 2) + e.at(32, 4))
+        or not sectors
+    ):
+        return None
+    return Identity("ntfs", uuid=f"{e.number(72, 8):016X}", size=sectors * sector_size)
+
+
+def exfat(e: Evidence) -> Identity | None:
+    """Source: Microsoft, "exFAT file system specification", section 3.1."""
+    sector_shift, cluster_shift = e.at(108, 2)
+    if (
+        e.at(0, 11) != b"\xeb\x76\x90EXFAT   "
+        or any(e.at(11, 53))
+        or e.at(510, 2) != _BOOT_SIGNATURE
+        or not 9 <= sector_shift <= 12
+        or sector_shift + cluster_shift > 25
+    ):
+        return None
+    return Identity(
+        "exfat",
+        uuid=_dos_serial(e.number(100, 4)),
+        size=e.number(72, 8) << sector_shift,
+        clean=not e.number(106, 2) & 2,
+    )
+
+
+def fat(e: Evidence) -> Identity | None:
+    """Source: Microsoft, "FAT: General Overview of On-Disk Format" 1.03: boot sector and BPB.
+
+    Every rule given there for the BPB must hold, and the FATs must have room for as many
+    clusters as the volume has; neither is so by chance in a table's boot code.
+    """
+    jump = e.at(0, 3)
+    sector_size, cluster, reserved, fats, root_entries, sectors16, media, fat16_sectors = (
+        struct.unpack_from("<HBHBHHBH", e.at(0, 24), 11)
+    )
+    sectors = sectors16 or e.number(32, 4)
+    fat_sectors = fat16_sectors or e.number(36, 4)
+    if (
+        not (jump[0] == 0xE9 or (jump[0] == 0xEB and jump[2] == 0x90))
+        or e.at(510, 2) != _BOOT_SIGNATURE
+        or not is_power_of_two(sector_size, 512, 4096)
+        or not is_power_of_two(cluster, 1, 128)
+        or not reserved
+        or not fats
+        or not fat_sectors
+        or not (media == 0xF0 or media >= 0xF8)
+        or bool(root_entries) != bool(fat16_sectors)
+    ):
+        return None
+    root_sectors = -(-root_entries * 32 // sector_size)
+    clusters = (sectors - reserved - fats * fat_sectors - root_sectors) // cluster
+    bits = 32 if not fat16_sectors else 12 if clusters < 4085 else 16
+    if clusters <= 0 or fat_sectors * sector_size * 8 < (clusters + 2) * bits:
+        return None
+    # Behind the BPB: +0 u8 drive, +2 u8 what follows (0x29 all, 0x28 the serial), serial, label.
+    extended = 64 if bits == 32 else 36
+    signature = e.number(extended + 2, 1)
+    label = e.text(extended + 7, 11) if signature == 0x29 else ""
+    return Identity(
+        "vfat",
+        label="" if label == "NO NAME" else label,
+        uuid=_dos_serial(e.number(extended + 3, 4)) if signature in (0x28, 0x29) else "",
+        size=sectors * sector_size,
+        notes=(f"FAT{bits}",),
+    )
+
+
+def _dos_serial(serial: int) -> str:
+    return f"{serial >> 16:04X}-{serial & 0xFFFF:04X}"
+
+
+def refs(e: Evidence) -> Identity | None:
+    """Source: Prade, Gross and Dewald, "Forensic Analysis of the Resilient File System (ReFS)"."""
+    if e.at(3, 13) != b"ReFS".ljust(13, b"\0") or e.at(16, 4) != b"FSRS":
+        return None
+    size = e.number(24, 8) * e.number(32, 4)
+    return Identity("ReFS", uuid=f"{e.number(56, 8):016X}", size=size)
+
+
+def xfs(e: Evidence) -> Identity | None:
+    """Source: XFS Algorithms & Data Structures, "Superblocks"."""
+    block_size = e.number(4, 4, "big")
+    if (
+        e.at(0, 4) != b"XFSB"
+        or not is_power_of_two(block_size, 512, 65536)
+        or block_size != 1 << min(e.number(120, 1), 16)
+    ):
+        return None
+    size = e.number(8, 8, "big") * block_size
+    return Identity("xfs", label=e.text(108, 12), uuid=e.uuid(32), size=size)
+
+
+def btrfs(e: Evidence) -> Identity | None:
+    """Source: btrfs documentation, "On-disk format", superblock; it says where it is."""
+    base = 65536
+    if e.at(base + 64, 8) != b"_BHRfS_M" or e.number(base + 48, 8) != base:
+        return None
+    devices = e.number(base + 136, 8)
+    return Identity(
+        "btrfs",
+        label=e.text(base + 299, 256),
+        uuid=e.uuid(base + 32),
+        size=e.number(base + 112, 8) if devices == 1 else None,
+        notes=(f"one of {devices} devices",) if devices != 1 else (),
+    )
+
+
+def apfs(e: Evidence) -> Identity | None:
+    """Source: Apple File System Reference, nx_superblock_t; object type 1 is that."""
+    block_size = e.number(36, 4)
+    if (
+        e.at(32, 4) != b"NXSB"
+        or e.number(24, 2) != 1
+        or not is_power_of_two(block_size, 4096, 65536)
+    ):
+        return None
+    return Identity("apfs", uuid=e.uuid(72), size=e.number(40, 8) * block_size)
+
+
+def hfsplus(e: Evidence) -> Identity | None:
+    """Source: Apple TN1150, "HFS Plus Volume Format"; Inside Macintosh: Files, 2-60, for HFS.
+
+    HFS+ inside an HFS wrapper is what the wrapper's drEmbedSigWord at 124 says.
+    """
+    signature = e.at(1024, 2)
+    version = e.number(1026, 2, "big")
+    if (signature, version) in ((b"H+", 4), (b"HX", 5)):
+        block_size = e.number(1064, 4, "big")
+        if is_power_of_two(block_size, 512, 1 << 30):
+            size = e.number(1068, 4, "big") * block_size
+            notes = ("HFSX",) if signature == b"HX" else ()
+            return Identity("hfsplus", size=size, notes=notes)
+    # A wrapper's or an HFS volume's allocation block is a multiple of 512 bytes.
+    block_size = e.number(1044, 4, "big")
+    if signature == b"BD" and block_size and block_size % 512 == 0:
+        if e.at(1024 + 124, 2) == b"H+":
+            return Identity("hfsplus", notes=("in an HFS wrapper",))
+        length = min(e.number(1060, 1), 27)
+        return Identity("hfs", label=e.text(1061, length, "mac-roman"))
+    return None
+
+
+def f2fs(e: Evidence) -> Identity | None:
+    """Source: Linux, Documentation/filesystems/f2fs.rst and linux/f2fs_fs.h, superblock."""
+    base = 1024
+    block_shift = e.number(base + 16, 4)
+    if e.number(base, 4) != 0xF2F52010 or not 12 <= block_shift <= 16:
+        return None
+    return Identity(
+        "f2fs",
+        label=e.text(base + 124, 1024, "utf-16-le"),
+        uuid=e.uuid(base + 108),
+        size=e.number(base + 36, 8) << block_shift,
+    )
+
+
+def squashfs(e: Evidence) -> Identity | None:
+    """Source: "SquashFS binary format" (AgentD), section 2; versions before 4 differ."""
+    major = e.number(28, 2)
+    if e.at(0, 4) != b"hsqs":
+        return None
+    if 1 <= major < 4:
+        return Identity("squashfs3")
+    if major != 4 or e.number(12, 4) != 1 << min(e.number(22, 2), 20):
+        return None
+    return Identity("squashfs", size=e.number(40, 8))
+
+
+def erofs(e: Evidence) -> Identity | None:
+    """Source: Linux, Documentation/filesystems/erofs.rst and erofs_fs.h, superblock."""
+    base = 1024
+    block_shift = e.number(base + 12, 1)
+    if e.number(base, 4) != 0xE0F5E1E2 or not 9 <= block_shift <= 16:
+        return None
+    return Identity(
+        "erofs",
+        label=e.text(base + 64, 16),
+        uuid=e.uuid(base + 48),
+        size=e.number(base + 36, 4) << block_shift,
+    )
+
+
+def nilfs2(e: Evidence) -> Identity | None:
+    """Source: Linux, uapi/linux/nilfs2_ondisk.h, superblock, whose CRC must be right."""
+    base = 1024
+    length = e.number(base + 8, 2)
+    if e.number(base + 6, 2) != 0x3434 or not 256 <= length <= 1024:
+        return None
+    superblock = e.at(base, length)
+    seed, crc = struct.unpack_from("<II", superblock, 12)
+    plain = superblock[:16] + bytes(4) + superblock[20:]
+    if zlib.crc32(plain, seed ^ 0xFFFFFFFF) ^ 0xFFFFFFFF != crc:
+        return None
+    return Identity(
+        "nilfs2",
+        label=e.text(base + 168, 80),
+        uuid=e.uuid(base + 152),
+        size=e.number(base + 32, 8),
+    )
+
+
+_BCACHEFS_MAGIC = UUID("c68573f6-66ce-90a9-d96a-60cf803df7ef").bytes
+
+
+def bcachefs(e: Evidence) -> Identity | None:
+    """Source: "bcachefs: Principles of Operation", superblock; the user's UUID is the outer one."""
+    magic = e.at(4096 + 24, 16)
+    if magic != _BCACHEFS_MAGIC and (magic != BCACHE_MAGIC or is_bcache(e)):
+        return None
+    return Identity("bcachefs", label=e.text(4096 + 72, 32), uuid=e.uuid(4096 + 56))
+
+
+def reiserfs(e: Evidence) -> Identity | None:
+    """Source: Buchholz, "The structure of the Reiser file system", superblock."""
+    for base in (65536, 8192):
+        magic = e.at(base + 52, 10).rstrip(b"\0")
+        block_size = e.number(base + 44, 2)
+        if magic not in (b"ReIsErFs", b"ReIsEr2Fs", b"ReIsEr3Fs"):
+            continue
+        if not is_power_of_two(block_size, 512, 8192):
+            continue
+        size = e.number(base, 4) * block_size
+        if magic == b"ReIsErFs":  # 3.5 has neither
+            return Identity("reiserfs", size=size)
+        label = e.text(base + 100, 16)
+        return Identity("reiserfs", label=label, uuid=e.uuid(base + 84), size=size)
+    return None
+
+
+def jfs(e: Evidence) -> Identity | None:
+    """Source: IBM, "JFS layout", superblock; sizes there are in 512-byte blocks."""
+    base = 32768
+    block_size, shift = struct.unpack("<IH", e.at(base + 16, 6))
+    if (
+        e.at(base, 4) != b"JFS1"
+        or e.number(base + 4, 4) not in (1, 2)
+        or not is_power_of_two(block_size, 512, 4096)
+        or block_size != 1 << min(shift, 12)
+    ):
+        return None
+    return Identity(
+        "jfs",
+        label=e.text(base + 152, 16),
+        uuid=e.uuid(base + 136),
+        size=e.number(base + 8, 8) * 512,
+    )
+
+
+_DISC_DESCRIPTORS = range(32768, 98304, 2048)
+"""Where volume descriptors may be: from sector 16 on, one a sector. Sectors of 4096 bytes (UDF on
+disks) only use every other one."""
+
+
+def udf(e: Evidence) -> Identity | None:
+    """Source: ECMA-167 part 2, section 8.3: an NSR descriptor behind a BEA01 descriptor."""
+    identifiers = [e.at(offset + 1, 5) for offset in _DISC_DESCRIPTORS]
+    if b"BEA01" not in identifiers:
+        return None
+    extended = identifiers[identifiers.index(b"BEA01") :]
+    return Identity("udf") if b"NSR02" in extended or b"NSR03" in extended else None
+
+
+def iso9660(e: Evidence) -> Identity | None:
+    """Source: ECMA-119, section 8.4: the primary volume descriptor."""
+    for offset in _DISC_DESCRIPTORS:
+        kind, identifier = e.at(offset, 1), e.at(offset + 1, 5)
+        if identifier != b"CD001":
+            return None
+        if kind == b"\x01":
+            size = e.number(offset + 80, 4) * e.number(offset + 128, 2)
+            return Identity("iso9660", label=e.text(offset + 40, 32), size=size)
+    return None
+
+
+def ufs(e: Evidence) -> Identity | None:
+    """Source: FreeBSD, fs(5) and ufs/ffs/fs.h, struct fs: either byte order, four places.
+
+    UFS2 says where its superblock is; without that, a leftover one would do.
+    """
+    orders: tuple[Literal["little", "big"], ...] = ("little", "big")
+    for base in (65536, 8192, 0, 262144):
+        for order in orders:
+            magic = e.number(base + 1372, 4, order)
+            block_size = e.number(base + 48, 4, order)
+            if magic not in (0x00011954, 0x19540119):
+                continue
+            if not is_power_of_two(block_size, 4096, 65536):
+                continue
+            if magic == 0x19540119 and e.number(base + 1000, 8, order) != base:
+                continue
+            parts = [e.number(base + offset, 4, order) for offset in (144, 148)]
+            return Identity(
+                "ufs",
+                label=e.text(base + 680, 32) if magic == 0x19540119 else "",
+                uuid=f"{parts[0]:08x}{parts[1]:08x}" if any(parts) else "",
+                notes=("UFS2" if magic == 0x19540119 else "UFS1",),
+            )
+    return None
+
+
+_SUSPENDED = {b"S1SUSPEND\0", b"S2SUSPEND\0", b"ULSUSPEND\0", b"LINHIB0001"}
+
+
+def swap(e: Evidence) -> Identity | None:
+    """Source: Linux, linux/swap.h, union swap_header; suspend images: kernel/power/swap.c, uswsusp.
+
+    The signature ends the first page, of the machine's page size.
+    """
+    for page in (4096, 8192, 16384, 32768, 65536):
+        signature = e.at(page - 10, 10)
+        if signature == b"SWAP-SPACE":
+            return Identity("swap", holds_files=False)
+        if signature == b"SWAPSPACE2" or signature in _SUSPENDED:
+            kind = "swap" if signature == b"SWAPSPACE2" else "swsuspend"
+            label, uuid = e.text(1052, 16), e.uuid(1036)
+            return Identity(kind, holds_files=False, label=label, uuid=uuid)
+    return None

@@ -1,0 +1,46 @@
+"""Which guest file systems there are readers for, and what a volume holds.
+
+Owns the list of readers and the order of recognition. Must not know any format. Any number of
+volumes may be identified at once; nothing is kept.
+"""
+
+from restorefs.block.base import BlockDevice
+from restorefs.errors import KeyNeededError, UnsupportedError
+from restorefs.guestfs.base import GuestFilesystem, Identity
+from restorefs.guestfs.ext.reader import ExtFilesystem
+from restorefs.guestfs.recognise import OTHERS, TITLES, WRAPPERS, first_match
+from restorefs.guestfs.recognise.evidence import Evidence
+
+READERS: tuple[type[GuestFilesystem], ...] = (ExtFilesystem,)
+
+
+async def identify(device: BlockDevice) -> Identity | None:
+    """Return what a volume holds, or None where nothing is known that it could be.
+
+    What wraps other formats comes first (recognise says why), then the readers, then whatever
+    else is recognised. Raises StorageError; never DamagedError.
+    """
+    evidence = await Evidence.gather(device)
+    wrapped = first_match(WRAPPERS, evidence)
+    if wrapped is not None:
+        return wrapped
+    for reader in READERS:
+        identity = await reader.probe(device)
+        if identity is not None:
+            return identity
+    return first_match(OTHERS, evidence)
+
+
+async def open_guest(device: BlockDevice, identity: Identity) -> GuestFilesystem:
+    """Open the file system that identify() found on a volume.
+
+    Raises KeyNeededError for an encrypted one, UnsupportedError naming what there is no reader
+    for, and whatever the reader's open() raises.
+    """
+    title = TITLES.get(identity.kind, identity.kind)
+    if identity.encrypted:
+        raise KeyNeededError(f"{title} is encrypted, and its key is not known")
+    for reader in READERS:
+        if identity.kind in reader.kinds:
+            return await reader.open(device)
+    raise UnsupportedError(f"{title} is recognised but not read yet")

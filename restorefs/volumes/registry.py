@@ -1,0 +1,26 @@
+"""Which volume schemes there are, and what divides a disk.
+
+Owns the order in which schemes are asked. Must not know any format. Any number of disks may be
+read at once; nothing is kept.
+"""
+
+from restorefs.block.base import BlockDevice
+from restorefs.volumes.base import WHOLE_DISK_INDEX, Volume, VolumeScheme, VolumeTable
+from restorefs.volumes.gpt import Gpt
+from restorefs.volumes.mbr import Mbr
+
+SCHEMES: tuple[type[VolumeScheme], ...] = (Gpt, Mbr)
+"""GPT first: its disks start with an MBR that only says so."""
+
+
+async def read_table(device: BlockDevice) -> VolumeTable:
+    """Return a disk's volumes; a disk without a table is one volume, with scheme "none".
+
+    Raises DamagedError when the disk has a table of which no copy can be used, StorageError.
+    """
+    for scheme in SCHEMES:
+        table = await scheme.read_table(device)
+        if table is not None:
+            return table
+    whole = Volume(name=b"", index=WHOLE_DISK_INDEX, device=device, start=0)
+    return VolumeTable(scheme="none", volumes=(whole,))
