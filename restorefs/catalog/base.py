@@ -1,7 +1,8 @@
 """The catalog seam.
 
 Owns the interface between the daemon and whatever knows the backups. All methods may block (a
-database, a folder scan): the daemon calls them in a worker thread, one at a time per catalog.
+database, a folder scan): the daemon calls them in worker threads. A listing and the writing of an
+attach record may overlap; two of the same kind do not.
 """
 
 from abc import ABC, abstractmethod

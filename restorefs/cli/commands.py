@@ -185,7 +185,7 @@ def scan(folder: Path, catalog_url: str, as_json: bool) -> None:
     \b
     Looks for:
       BACKUP/disk0.qcow2
-      BACKUP/disk-0/*.qcow2   (the newest, where there are several)
+      BACKUP/disk-0/*.qcow2   (dated ones: each an own restore point, the newest as BACKUP)
 
     Scanning again adds what is new and keeps the ids of what is known.
     """

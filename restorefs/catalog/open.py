@@ -1,0 +1,24 @@
+"""Opens whichever catalog the user names.
+
+Owns the choice. Concurrency: blocks, as every catalog call does.
+"""
+
+from pathlib import Path
+
+from restorefs.catalog.base import Catalog
+from restorefs.catalog.folder import FolderCatalog
+from restorefs.catalog.sql import SqlCatalog
+
+
+def open_catalog(url: str) -> Catalog:
+    """Open sqlite:////path/to/catalog.db or mysql+pymysql://user:password@host/database.
+
+    Raises ConfigError for a URL that is not understood; CatalogError when the database cannot be
+    reached or its tables are missing, saying what to do.
+    """
+    return SqlCatalog.open(url)
+
+
+def open_folder(root: Path) -> Catalog:
+    """Open a folder of images as a catalog. Raises CatalogError when there is no such folder."""
+    return FolderCatalog(root)

@@ -1,0 +1,223 @@
+"""The catalog in a database: the backup product's MariaDB, or SQLite with the same tables.
+
+Owns the queries. The product's tables are only read; restore_mounts is the one that is written.
+Must not know who uses the records. Concurrency: calls block, from any thread; `backups` runs once
+at a time, what writes attach records may overlap with it. Each call is a transaction or two on a
+connection that was checked first, so that a call after an outage connects anew.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+from sqlalchemy import URL, Connection, Engine, Row, String, inspect, select, type_coerce
+from sqlalchemy.exc import IntegrityError
+
+from restorefs.catalog.base import Catalog
+from restorefs.catalog.engine import describe, is_sqlite, make_engine, parse_url, reading, writing
+from restorefs.catalog.mounts import Mounts, leave
+from restorefs.catalog.records import AttachRecord, BackupRecord, DiskRecord
+from restorefs.catalog.schema import (
+    COMPLETED,
+    PRODUCT_TABLES,
+    backup_disks,
+    backup_jobs,
+    vm_backup_contexts,
+)
+from restorefs.errors import CatalogError
+
+log = logging.getLogger(__name__)
+
+_Row: TypeAlias = Row[*tuple[Any, ...]]
+
+_COMPLETED_DISKS = (
+    select(
+        backup_jobs.c.id.label("backup_id"),
+        vm_backup_contexts.c.vm_name,
+        # As the driver hands it out: a single unreadable date must not cost the whole list.
+        type_coerce(backup_jobs.c.created_at, String).label("created_at"),
+        backup_disks.c.id,
+        backup_disks.c.disk_index,
+        backup_disks.c.qcow2_path,
+        backup_disks.c.vmware_disk_key,
+        backup_disks.c.size_gb,
+    )
+    .select_from(backup_disks)
+    .join(backup_jobs, backup_disks.c.backup_job_id == backup_jobs.c.id)
+    # Outer: a backup whose VM is not known is still a backup.
+    .join(
+        vm_backup_contexts,
+        backup_jobs.c.vm_backup_context_id == vm_backup_contexts.c.context_id,
+        isouter=True,
+    )
+    .where(backup_disks.c.status == COMPLETED)
+    .order_by(backup_disks.c.id)
+)
+
+
+class SqlCatalog(Catalog):
+    """Backups as MariaDB or SQLite knows them."""
+
+    def __init__(self, engine: Engine, url: URL, mounts: Mounts) -> None:
+        """Use `open` instead, which checks the tables. Takes over the engine."""
+        self._engine = engine
+        self._url = url
+        self._mounts = mounts
+        self._said: set[str] = set()
+        self._disks: dict[int, DiskRecord] = {}
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Connect and check that the tables are there.
+
+        Raises ConfigError for a URL that is not understood, CatalogError when the database cannot
+        be reached or lacks a table or column, saying what to do.
+        """
+        parsed = parse_url(url)
+        engine = make_engine(parsed)
+        try:
+            with reading(engine, parsed) as connection:
+                check_product_tables(connection, parsed)
+                mounts = Mounts.find(connection, parsed)
+        except BaseException:
+            engine.dispose()
+            raise
+        return cls(engine, parsed, mounts)
+
+    def describe(self) -> str:
+        return describe(self._url)
+
+    def backups(self) -> Sequence[BackupRecord]:
+        """Return every backup that has a completed disk, by id. One query. Raises CatalogError."""
+        with reading(self._engine, self._url) as connection:
+            rows = connection.execute(_COMPLETED_DISKS).all()
+        of_backup: dict[str, list[_Row]] = {}
+        for row in rows:
+            of_backup.setdefault(row[0], []).append(row)
+        backups = [self._backup(str(key), of_backup[key]) for key in sorted(of_backup)]
+        self._disks = {disk.id: disk for backup in backups for disk in backup.disks}
+        return [backup for backup in backups if backup.disks]
+
+    def recover(self) -> int:
+        """Drop attach records that a crashed daemon of this host left behind; return how many.
+
+        Raises CatalogError.
+        """
+        with reading(self._engine, self._url) as connection:
+            crashed = self._mounts.crashed(connection)
+        if not crashed:
+            return 0  # nothing is written: the catalog may be one that cannot be
+        with writing(self._engine, self._url) as connection:
+            return sum(self._mounts.drop_all(connection, owner) for owner in crashed)
+
+    def record_attach(self, record: AttachRecord) -> None:
+        """Note that a disk is attached; leaves another daemon's row of this disk as it is.
+
+        Raises CatalogError, also when the disk is no longer in the catalog.
+        """
+        try:
+            with writing(self._engine, self._url) as connection:
+                self._mounts.put(connection, record)
+        except CatalogError as error:
+            if not isinstance(error.__cause__, IntegrityError):
+                raise
+            with reading(self._engine, self._url) as connection:
+                if self._mounts.row(connection, record.backup_disk_id) is None:
+                    raise
+            leave(record.backup_disk_id)
+
+    def touch_attach(self, record: AttachRecord) -> None:
+        """Update an attached disk's times; makes the row where it is missing (the catalog was down
+        at attach, or another daemon's row has gone since). Raises CatalogError."""
+        self.record_attach(record)
+
+    def forget_attach(self, backup_disk_id: int) -> None:
+        """Note that a disk was let go; another daemon's row stays. Raises CatalogError."""
+        with reading(self._engine, self._url) as connection:
+            row = self._mounts.row(connection, backup_disk_id)
+        if row is not None and self._mounts.is_own(row):
+            with writing(self._engine, self._url) as connection:
+                self._mounts.drop(connection, backup_disk_id)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _backup(self, backup_id: str, rows: Sequence[_Row]) -> BackupRecord:
+        """Build a backup from its rows, which come in order of the disks' ids."""
+        disks: dict[int, DiskRecord] = {}
+        for _, _, _, number, index, path, key, size_gb in rows:
+            if number <= 0 or index is None or index < 0:
+                self._warn(f"backup {backup_id}: disk {number} with disk_index {index} left out")
+                continue
+            if not path:
+                self._warn(f"backup {backup_id}: the catalog names no file for disk {index}")
+            if index in disks:
+                self._warn(
+                    f"backup {backup_id} has disk {index} twice, as backup_disks "
+                    f"{disks[index].id} and {number}: the latter is shown"
+                )
+            disks[index] = self._disk(number, backup_id, index, path or "", key, size_gb)
+        _, vm_name, created_at, *_ = rows[0]
+        return BackupRecord(
+            id=backup_id,
+            vm_name=vm_name or backup_id,
+            created_at=_utc(created_at),
+            disks=tuple(disks[index] for index in sorted(disks)),
+        )
+
+    def _disk(
+        self,
+        number: int,
+        backup_id: str,
+        index: int,
+        path: str,
+        key: int | None,
+        size_gb: int | None,
+    ) -> DiskRecord:
+        """Return the record of the last look where nothing has changed: most of the time that a
+        look takes goes into making paths, and it holds up the daemon's other work."""
+        known = self._disks.get(number)
+        if (
+            known is not None
+            and known.backup_id == backup_id
+            and known.disk_index == index
+            and str(known.qcow2_path) == path
+            and known.vmware_disk_key == key
+            and known.size_gb == size_gb
+        ):
+            return known
+        return DiskRecord(number, backup_id, index, Path(path), key, size_gb)
+
+    def _warn(self, message: str) -> None:
+        """Log what is wrong in the catalog once, however often it is read."""
+        if message not in self._said:
+            self._said.add(message)
+            log.warning("%s: %s", self.describe(), message)
+
+
+def check_product_tables(connection: Connection, url: URL) -> None:
+    """Check that the three tables of the backup product are there. Raises CatalogError."""
+    present = set(inspect(connection).get_table_names())
+    missing = [table.name for table in PRODUCT_TABLES if table.name not in present]
+    if missing:
+        hint = (
+            "`restorefs scan` makes and fills them"
+            if is_sqlite(url)
+            else "is this the backup product's database, and may the user read it?"
+        )
+        raise CatalogError(f"{describe(url)}: no table {', '.join(missing)}; {hint}")
+
+
+def _utc(value: object) -> datetime | None:
+    """Read a stored time: MariaDB's driver gives datetimes, SQLite's text; without a zone it is
+    UTC. None for what is no time, such as MariaDB's 0000-00-00."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+    if not isinstance(value, datetime):
+        return None
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

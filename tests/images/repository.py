@@ -1,0 +1,40 @@
+"""Folders of qcow2 images, as a backup product lays them out.
+
+Owns the making of (empty) images by qemu-img. Knows nothing of restorefs.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from tests.tools import require, run
+
+
+class Repository:
+    """A folder of images that tests add to."""
+
+    def __init__(self, root: Path) -> None:
+        require("qemu-img")
+        self.root = root
+        root.mkdir()
+        self._template = root.with_name(f"{root.name}-template.qcow2")
+        run("qemu-img", "create", "-q", "-f", "qcow2", self._template, "1G")
+
+    def add(self, name: str, *, backing: str | None = None, mtime: float | None = None) -> Path:
+        """Make an image of 1 GiB; `backing` is the backing file's name as the image gives it."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if backing is None:
+            shutil.copyfile(self._template, path)
+        else:
+            run("qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", path)
+        if mtime is not None:
+            os.utime(path, (mtime, mtime))
+        return path
+
+    def file(self, name: str, content: bytes = b"") -> Path:
+        """Make a file that is no image."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return path

@@ -1,0 +1,9 @@
+"""Fixtures of the ring of real programs; each is owned by the module it comes from."""
+
+import pytest
+
+pytest.register_assert_rewrite("tests.contracts.catalog")
+
+from tests.mariadb import mariadb  # noqa: E402
+
+__all__ = ["mariadb"]
