@@ -1,0 +1,74 @@
+"""The listing of a folder.
+
+Owns the order, the cookies and the batches: entries come as they are stored, a cookie is the
+position behind an entry. Must not know how a folder lies on the volume.
+
+Concurrency: any number of listings may be in flight; each one is for one consumer.
+"""
+
+from collections.abc import AsyncGenerator
+
+import trio
+
+from restorefs.guestfs.base import DirEntry
+from restorefs.guestfs.ext.directory import KINDS, NO_KINDS, Position, Record, decode_records
+from restorefs.guestfs.ext.folder import Folder, NameForm
+from restorefs.guestfs.ext.inodes import InodeTable
+from restorefs.guestfs.ext.pieces import PIECE_SIZE
+
+_DOTS = frozenset((b".", b".."))
+_BATCH = 512
+# A listing starts small, so that the first names come soon, and grows: the names of a large
+# folder are in no order, so each window touches most pieces of its inodes.
+_FIRST_WINDOW = 16 << 10
+_LARGEST_WINDOW = 256 << 10
+
+
+async def list_entries(
+    folder: Folder, inodes: InodeTable, cookie: Position
+) -> AsyncGenerator[list[DirEntry], None]:
+    """Yield the entries behind a cookie, window by window, in batches.
+
+    Raises DamagedError for a block that cannot be read, whatever else could be listed.
+    """
+    form = await folder.name_form()
+    position, window = cookie, _FIRST_WINDOW
+    while position < folder.end:
+        names, records, end = await _read_window(folder, form, position, window)
+        entries = await _with_attributes(folder, inodes, names, records)
+        for start in range(0, len(entries), _BATCH):
+            yield entries[start : start + _BATCH]
+        position, window = end, min(window * 2, _LARGEST_WINDOW)
+
+
+async def _read_window(
+    folder: Folder, form: NameForm, position: Position, window: int
+) -> tuple[list[bytes], list[Record], Position]:
+    """Return the shown names and the records of a window, and the position behind it."""
+    regions, end = await folder.regions(position, window)
+    names: list[bytes] = []
+    records: list[Record] = []
+    for start, region in regions:
+        if not start % PIECE_SIZE:
+            await trio.lowlevel.checkpoint()
+        folder.verify(start, region)
+        found = [
+            record
+            for record in decode_records(region, start)
+            if record[3] > position and record[1] not in _DOTS
+        ]
+        names += form(region, found)
+        records += found
+    return names, records, end
+
+
+async def _with_attributes(
+    folder: Folder, inodes: InodeTable, names: list[bytes], records: list[Record]
+) -> list[DirEntry]:
+    attributes = await inodes.attributes_of({record[0] for record in records})
+    kinds = KINDS if folder.has_file_types else NO_KINDS
+    # Not DirEntry(...): this is the innermost loop of every listing.
+    return [
+        tuple.__new__(DirEntry, (name, inode, kinds[file_type], end, attributes.get(inode)))
+        for name, (inode, _, file_type, end, _) in zip(names, records, strict=True)
+    ]
