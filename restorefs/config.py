@@ -22,10 +22,21 @@ def default_runtime_dir() -> Path:
     return Path(base) / "restorefs" if base else Path(f"/tmp/restorefs-{os.geteuid()}")
 
 
+def real_mountpoint(path: Path) -> Path:
+    """Return a mountpoint's real path, without asking what is mounted there: it may be dead."""
+    try:
+        path.readlink()
+    except OSError:  # no link
+        if path.name not in ("", ".."):
+            return Path(os.path.realpath(path.parent)) / path.name
+    return Path(os.path.realpath(path))
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One mount. Either `catalog_url` or `images` is set. Times in seconds, sizes in bytes; an
-    idle_timeout of 0 keeps disks attached. `uid`, `gid`, `umask`: None shows the guest's own."""
+    """One mount. `mountpoint` is a real path; either `catalog_url` or `images` is set. Times in
+    seconds, sizes in bytes; an idle_timeout of 0 keeps disks attached. `uid`, `gid`, `umask`: None
+    shows the guest's own."""
 
     mountpoint: Path
     catalog_url: str | None = None
@@ -51,8 +62,7 @@ class Settings:
     @property
     def instance_dir(self) -> Path:
         """The runtime folder of this mount alone. Short, for a socket's path has 107 bytes."""
-        path = os.path.abspath(self.mountpoint)  # noqa: PTH100  # resolve() would ask the mount
-        digest = blake2b(os.fsencode(path), digest_size=6).hexdigest()
+        digest = blake2b(os.fsencode(self.mountpoint), digest_size=6).hexdigest()
         return self.runtime_dir / digest
 
     def check(self) -> None:
@@ -68,7 +78,7 @@ class Settings:
     def check_outside(self, folders: Iterable[Path]) -> None:
         """Raise ConfigError when the mountpoint contains one of the folders with images: mounting
         would hide them from the very processes that read them."""
-        for folder in folders:
+        for folder in {Path(os.path.realpath(folder)) for folder in folders}:
             if folder.is_relative_to(self.mountpoint):
                 raise ConfigError(
                     f"{self.mountpoint} contains {folder}, where the images are: mounting there"

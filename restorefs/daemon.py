@@ -51,11 +51,11 @@ async def run(settings: Settings, ready: Callable[[str], None]) -> None:
         try:
             await _serve(settings, instance_dir, catalog, ready)
         except BaseExceptionGroup as group:
-            refused = group.subgroup(RestoreError)
-            if refused is not None and not any(
-                isinstance(e, BaseExceptionGroup) for e in refused.exceptions
-            ):
-                raise refused.exceptions[0] from None
+            error: BaseException = group
+            while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+                error = error.exceptions[0]
+            if isinstance(error, RestoreError):
+                raise error from None
             raise
         finally:
             catalog.close()
@@ -91,38 +91,46 @@ async def _serve(
         _notify_systemd(f"READY=1\nSTATUS={line}")
         ready(line)
 
-    async with trio.open_nursery() as writing:
-        writing.start_soon(ledger.run, name="ledger")
-        try:
-            async with trio.open_nursery() as services:
-                await services.start(pool.run, name="pool")
-                await services.start(serve_unix, app, instance_dir / "control.sock")
-                services.start_soon(refresher.run, name="catalog")
-                services.start_soon(_obey_signals, services.cancel_scope, refresher)
-                await mount.serve(tree, settings.mountpoint, mounted)
-                _notify_systemd("STOPPING=1")
-                services.cancel_scope.cancel()
-        finally:
-            ledger.close()
-            writing.cancel_scope.deadline = trio.current_time() + _END_SECONDS
+    async with trio.open_nursery() as listening:
+        async with trio.open_nursery() as writing:
+            writing.start_soon(ledger.run, name="ledger")
+            try:
+                async with trio.open_nursery() as services:
+                    await services.start(pool.run, name="pool")
+                    await services.start(serve_unix, app, instance_dir / "control.sock")
+                    services.start_soon(refresher.run, name="catalog")
+                    listening.start_soon(_obey_signals, services.cancel_scope, refresher)
+                    await mount.serve(tree, settings.mountpoint, mounted)
+                    _notify_systemd("STOPPING=1")
+                    services.cancel_scope.cancel()
+            finally:
+                ledger.close()
+                writing.cancel_scope.deadline = trio.current_time() + _END_SECONDS
+        listening.cancel_scope.cancel()
     log.info("unmounted %s", settings.mountpoint)
 
 
-async def _obey_signals(hurry: trio.CancelScope, refresher: Refresher) -> None:
+async def _obey_signals(services: trio.CancelScope, refresher: Refresher) -> None:
+    """End the services at the first signal, and hurry at the second. Listens until cancelled, so
+    that no signal interrupts what is still to be tidied up."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
                 refresher.wake()
                 continue
             log.info("%s: ending", signal.Signals(number).name)
-            mount.stop()
+            if not services.cancel_called:  # else the mount is gone already
+                mount.stop()
             break
         with trio.move_on_after(_END_SECONDS):
             async for number in signals:
                 if number != signal.SIGHUP:
                     break
-        log.warning("not waiting for the requests under way")
-        hurry.cancel()
+        if not services.cancel_called:
+            log.warning("not waiting for the requests under way")
+            services.cancel()
+        async for _ in signals:
+            pass
 
 
 def _open_catalog(settings: Settings) -> Catalog:

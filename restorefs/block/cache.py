@@ -151,6 +151,7 @@ class BlockCache:
                 del region.held[key]
             loaded.set()
             self.unpin(slot)
+            self._room.unpark_all()  # the disk may load more, even while this slot is pinned
 
         disk.transport.submit(slot, offset, length, done)
         return slot
@@ -185,6 +186,8 @@ class CachedDisk(BlockDevice):
 
     async def _read(self, offset: ByteOffset, length: ByteLength) -> bytes:
         """Read metadata: in aligned small slots, because its neighbours are wanted next."""
+        if length == 0:
+            return b""
         first = offset - offset % SMALL_SLOT
         if offset + length <= first + SMALL_SLOT:
             return await self._from_slot(first, offset, length)

@@ -5,8 +5,9 @@ server dies. Must not know how the server was started.
 
 Concurrency: submit() may be called from any task of the loop; run() is the one task that waits for
 the socket and lets libnbd make progress. libnbd calls completions from within its aio_* calls;
-they only set events. After close() libnbd no longer writes into any buffer, and only then are the
-requests that were in flight failed.
+they only set events, and failures are passed on later, because a dead server may be noticed while
+a request is submitted. After close() libnbd no longer writes into any buffer, and only then are
+the requests that were in flight failed.
 """
 
 import errno
@@ -32,7 +33,6 @@ class NbdTransport:
 
     def __init__(self, handle: Any, name: str, read_timeout: float) -> None:
         self._handle = handle
-        self._fd: int = handle.aio_get_fd()
         self.name = name
         self._read_timeout = read_timeout
         self._pending: dict[int, tuple[float, Done]] = {}
@@ -41,6 +41,8 @@ class NbdTransport:
         self._ended = trio.Event()
         self.closed: RestoreError | None = None
         self.size: ByteLength = handle.get_size()
+        # libnbd closes its socket whenever it finds the server dead: we wait for one of our own.
+        self._fd = os.dup(handle.aio_get_fd())
 
     @classmethod
     async def connect(
@@ -53,6 +55,8 @@ class NbdTransport:
         """
         handle = nbd.NBD()
         handle.set_pread_initialize(False)
+        # With structured replies qemu-nbd hangs up on a read error; simple ones tell of it.
+        handle.set_request_structured_replies(False)
         try:
             handle.aio_connect_unix(str(socket))
             while not handle.aio_is_ready():
@@ -78,7 +82,8 @@ class NbdTransport:
             self._handle.aio_pread(buffer, offset, self._completion(number, offset, length))
         except nbd.Error as error:
             if self._pending.pop(number, None) is not None:
-                _soon(done, StorageError(f"{self.name}: {error}"))
+                dead = self._handle.aio_is_dead()
+                _soon(done, self._server_ended() if dead else StorageError(f"{self.name}: {error}"))
             return
         if self._waiting is not None and self._handle.aio_get_direction() & WRITE:
             self._waiting.cancel()  # the socket was full: run() must wait for it to drain
@@ -87,18 +92,24 @@ class NbdTransport:
         def completed(error: Any) -> int:
             entry = self._pending.pop(number, None)
             if entry is not None:
-                entry[1](self._failure(error.value, offset, length) if error.value else None)
+                if error.value:
+                    _soon(entry[1], self._failure(error.value, offset, length))
+                else:
+                    entry[1](None)
             return 1  # retires the command
 
         return completed
 
     def _failure(self, code: int, offset: int, length: int) -> StorageError:
         if code in (errno.ENOTCONN, errno.ESHUTDOWN):
-            return StorageError(f"{self.name}: the NBD server ended")
+            return self._server_ended()
         return StorageError(
             f"{self.name}: reading {length} bytes at {offset} failed: {os.strerror(code)}"
             " (the image or its storage has an error)"
         )
+
+    def _server_ended(self) -> StorageError:
+        return StorageError(f"{self.name}: the NBD server ended")
 
     async def run(self) -> None:
         """Serve the connection until it is closed or the server ends, then fail what is left."""
@@ -123,7 +134,7 @@ class NbdTransport:
             except nbd.Error:
                 ended = True
             if ended:
-                self.close(StorageError(f"{self.name}: the NBD server ended"))
+                self.close(self._server_ended())
 
     async def _watch(self) -> None:
         """Give the disk up when its oldest read has waited too long."""
@@ -150,6 +161,7 @@ class NbdTransport:
         if self._waiting is not None:
             self._waiting.cancel()  # trio lets go of the socket at once, before it is closed
         self._handle = None  # the only reference: this closes the handle and its socket
+        os.close(self._fd)
         self._ended.set()
         for _, done in pending.values():
             done(reason)
@@ -174,6 +186,7 @@ async def _wait(fd: int, direction: int) -> None:
         async with trio.open_nursery() as nursery:
 
             async def one(wait: Callable[[int], Awaitable[None]]) -> None:
+                await trio.lowlevel.checkpoint_if_cancelled()  # the socket may be closed by now
                 await wait(fd)
                 nursery.cancel_scope.cancel()
 

@@ -5,13 +5,14 @@ its mountpoint's name.
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import httpx
+
+from restorefs.config import real_mountpoint
 
 _SECONDS = 300.0  # attaching every disk of a backup, one after the other
 
@@ -34,7 +35,7 @@ class DaemonClient:
         """
         found = dict(_instances(runtime_dir))
         if mountpoint is not None:
-            wanted = os.path.abspath(mountpoint)  # noqa: PTH100  # resolve() would ask the mount
+            wanted = str(real_mountpoint(mountpoint))
             if wanted not in found:
                 raise click.ClickException(f"no restorefs serves {wanted}{_others(found)}")
             return cls(wanted, found[wanted])
@@ -64,10 +65,15 @@ class DaemonClient:
 def _instances(runtime_dir: Path) -> Iterator[tuple[str, Path]]:
     """Yield the mountpoint and socket of every daemon that is alive."""
     try:
-        for about in sorted(runtime_dir.glob("*/instance.json")):
-            told = json.loads(about.read_text())
+        for folder in sorted(runtime_dir.iterdir()):
+            try:
+                told = json.loads((folder / "instance.json").read_text())
+            except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+                continue  # one that starts or ends just now
             if Path(f"/proc/{told['pid']}").exists():
-                yield told["mountpoint"], about.parent / "control.sock"
+                yield told["mountpoint"], folder / "control.sock"
+    except FileNotFoundError:
+        return
     except PermissionError as error:
         raise click.ClickException(
             f"{error.filename} may not be read: only the daemon's own user and root may ask it"

@@ -13,7 +13,7 @@ import click
 import restorefs
 from restorefs.cli import show
 from restorefs.cli.params import DiskIndex, Duration, Mask, Size
-from restorefs.config import Settings, default_runtime_dir
+from restorefs.config import Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     from restorefs import daemon
 
     _log_to_stderr(log_level)
-    mountpoint = _absolute(options.pop("mountpoint"))
+    mountpoint = real_mountpoint(options.pop("mountpoint"))
     settings = Settings(mountpoint=mountpoint, runtime_dir=ctx.obj["runtime_dir"], **options)
 
     def ready(line: str) -> None:
@@ -375,11 +375,6 @@ def _daemon(ctx: click.Context) -> "DaemonClient":
     from restorefs.cli.client import DaemonClient
 
     return DaemonClient.find(ctx.obj["runtime_dir"], ctx.obj["mountpoint"])
-
-
-def _absolute(path: Path) -> Path:
-    """Return a mountpoint's real path, without asking the mount that may be dead there."""
-    return path.parent.resolve() / path.name
 
 
 def _log_to_stderr(level: str) -> None:

@@ -36,12 +36,13 @@ STATUS_CODES = {
 def make_app(status: Status, tree: Tree, pool: Pool) -> Starlette:
     """Return the application."""
     calls = _Calls(status, tree, pool)
-    disk = "/api/v1/backups/{backup_id}/disks/{disk_index:int}"
+    # `path`, because a backup's id may hold a slash.
+    disk = "/api/v1/backups/{backup_id:path}/disks/{disk_index:int}"
     return Starlette(
         routes=[
             Route("/api/v1/status", calls.status),
             Route("/api/v1/backups", calls.backups),
-            Route("/api/v1/backups/{backup_id}/volumes", calls.volumes),
+            Route("/api/v1/backups/{backup_id:path}/volumes", calls.volumes),
             Route(disk + "/attachment", calls.attach, methods=["PUT"]),
             Route(disk + "/attachment", calls.detach, methods=["DELETE"]),
         ],

@@ -21,6 +21,7 @@ from restorefs.fuse.operations import Operations
 from restorefs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
+_MIN_TASKS = 64  # idle ones that are kept: starting one costs as much as answering
 _MAX_TASKS = 4096
 _READ_AHEAD_KIB = 4096
 _MAX_BACKGROUND = 512
@@ -33,6 +34,7 @@ def prepare(mountpoint: Path) -> None:
     """
     try:
         mode = mountpoint.stat()
+        os.statvfs(mountpoint)  # of a mount that died just now, the kernel still knows the rest
     except OSError as error:
         if error.errno != errno.ENOTCONN:
             raise ConfigError(
@@ -76,7 +78,9 @@ async def serve(tree: Tree, mountpoint: Path, ready: Callable[[], None]) -> None
     unmount = True
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(pyfuse3.main, max_tasks=_MAX_TASKS), name="fuse")
+            nursery.start_soon(
+                partial(pyfuse3.main, min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS), name="fuse"
+            )
             # Answered after the kernel's first request, which would undo the tuning.
             await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
             _tune(mountpoint)

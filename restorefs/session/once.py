@@ -23,18 +23,20 @@ class Once(Generic[T]):
     def __init__(self) -> None:
         self._done = trio.Event()
         self._value: list[T] = []
-        self.error: RestoreError | None = RestoreError("was cancelled")
+        self.error: RestoreError | None = None
 
     async def run(self, make: Callable[[], Awaitable[T]]) -> None:
         """Produce the result; run as a task of a nursery that outlives the waiters."""
         try:
             self._value.append(await make())
-            self.error = None
         except RestoreError as error:
             self.error = error
         except Exception as error:
             log.exception("unexpected error")
             self.error = RestoreError(f"internal error: {error!r}")
+        except BaseException:
+            self.error = RestoreError("was cancelled")
+            raise
         finally:
             self._done.set()
 

@@ -155,12 +155,13 @@ class Pool:
 
     def note_failure(self, record: DiskRecord, error: RestoreError) -> None:
         """Remember why something of a disk could not be read; log each reason once."""
-        self.failures[record.id] = Failure(str(error), error.errno, datetime.now(UTC))
+        reason = str(error).removeprefix(f"{_name(record)}: ")
+        self.failures[record.id] = Failure(reason, error.errno, datetime.now(UTC))
         logged = self._logged.setdefault(record.id, set())
-        if str(error) not in logged and len(logged) <= _LOGGED_PER_DISK:
-            logged.add(str(error))
+        if reason not in logged and len(logged) <= _LOGGED_PER_DISK:
+            logged.add(reason)
             level = logging.WARNING if isinstance(error, _UNREAD) else logging.ERROR
-            log.log(level, "%s: %s", _name(record), error)
+            log.log(level, "%s: %s", _name(record), reason)
             if len(logged) > _LOGGED_PER_DISK:
                 log.warning("%s: further errors of this disk are not logged", _name(record))
 

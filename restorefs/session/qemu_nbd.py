@@ -62,6 +62,7 @@ class QemuNbd:
                 )
         except OSError as error:
             os.close(stderr)
+            socket_path.unlink(missing_ok=True)
             raise StorageError(f"cannot start qemu-nbd: {error}") from error
         finally:
             os.close(child_stderr)

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
 
 from restorefs.catalog.records import BackupRecord, DiskRecord
 from restorefs.tree.nodeid import ROOT, NodeId, above
 
 log = logging.getLogger(__name__)
 _NAME_MAX = 255
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,8 @@ class Namespace:
         self.disk_folders: dict[int, NodeId] = {}
         self._nodes: dict[NodeId, Above] = {}
         self._started_ns = started_ns
-        top = {b"backups": self._add_backups(backups), b"vms": self._add_vms(backups)}
+        shown = _by_name(backups)
+        top = {b"backups": self._add_backups(shown), b"vms": self._add_vms(shown.values())}
         self._put(Above(ROOT, ROOT, b"", started_ns, children=top))
 
     def get(self, node: NodeId) -> Above | None:
@@ -52,15 +55,9 @@ class Namespace:
     def __iter__(self) -> Iterator[Above]:
         return iter(self._nodes.values())
 
-    def _add_backups(self, backups: Iterable[BackupRecord]) -> NodeId:
+    def _add_backups(self, backups: Mapping[bytes, BackupRecord]) -> NodeId:
         path = b"backups"
-        children = {}
-        for backup in backups:
-            name = safe_name(backup.id)
-            if name in children:
-                log.error("two backups have the same folder name %r; one is not shown", name)
-                continue
-            children[name] = self._add_backup(backup, path, name)
+        children = {name: self._add_backup(backup, path, name) for name, backup in backups.items()}
         return self._put(Above(above(path), ROOT, path, self._started_ns, children=children))
 
     def _add_backup(self, backup: BackupRecord, parent: bytes, name: bytes) -> NodeId:
@@ -85,7 +82,7 @@ class Namespace:
 
     def _add_vm(self, parent: bytes, name: bytes, backups: list[BackupRecord]) -> NodeId:
         path = parent + b"/" + name
-        backups = sorted(backups, key=lambda backup: (self._time_ns(backup.created_at), backup.id))
+        backups = sorted(backups, key=lambda backup: (backup.created_at or _EARLIEST, backup.id))
         seen: Counter[bytes] = Counter()
         children = {}
         for backup in backups:
@@ -114,16 +111,29 @@ class Namespace:
         return self._started_ns if time is None else int(time.timestamp()) * 1_000_000_000
 
 
+def _by_name(backups: Iterable[BackupRecord]) -> dict[bytes, BackupRecord]:
+    """Return the backups by their folder's name; of two with the same, only the first."""
+    named: dict[bytes, BackupRecord] = {}
+    for backup in backups:
+        name = safe_name(backup.id)
+        if named.setdefault(name, backup) is not backup:
+            log.error("two backups have the same folder name %r; one is not shown", name)
+    return named
+
+
 def safe_name(name: str) -> bytes:
-    """Return a name as a file name: what cannot be one is percent-encoded, and it is cut at 255
-    bytes."""
+    """Return a name as a file name: what cannot be one is percent-encoded; what is longer than 255
+    bytes is cut, and ends in a digest of all of it."""
     raw = (
         os.fsencode(name.replace("%", "%25")) if "/" in name or "\0" in name else os.fsencode(name)
     )
     raw = raw.replace(b"/", b"%2F").replace(b"\0", b"%00")
     if raw in (b"", b".", b".."):
         raw = raw.replace(b".", b"%2E") or b"%"
-    return raw[:_NAME_MAX]
+    if len(raw) > _NAME_MAX:
+        end = b"~" + blake2b(raw, digest_size=8).hexdigest().encode()
+        raw = raw[: _NAME_MAX - len(end)].decode(errors="ignore").encode() + end
+    return raw
 
 
 def _stamp(time: datetime | None) -> bytes:

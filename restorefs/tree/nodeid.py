@@ -79,6 +79,6 @@ class NodeIds:
         inode = node & _MAX_INODE
         volume = node >> _INODE_BITS & _TABLE_VOLUME
         disk_id = node >> (_INODE_BITS + _VOLUME_BITS)
-        if volume == _TABLE_VOLUME:
-            return self._by_number.get(inode)
-        return GuestNode(disk_id, volume, inode) if disk_id else None
+        if disk_id == 0:
+            return self._by_number.get(inode) if volume == _TABLE_VOLUME else None
+        return GuestNode(disk_id, volume, inode) if volume != _TABLE_VOLUME else None

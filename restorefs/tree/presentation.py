@@ -4,6 +4,7 @@ Owns the --uid, --gid and --umask overrides. Without them everything is the gues
 any of them, POSIX ACLs are not shown: they would contradict what is.
 """
 
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,10 +30,11 @@ class Presentation:
         """Return the attributes as they are to be shown."""
         if not self.overrides:
             return attributes
+        hidden = 0 if stat.S_ISLNK(attributes.mode) else self.umask or 0
         return attributes._replace(
             uid=attributes.uid if self.uid is None else self.uid,
             gid=attributes.gid if self.gid is None else self.gid,
-            mode=attributes.mode & ~(self.umask or 0),
+            mode=attributes.mode & ~hidden,
         )
 
     def xattrs(self, xattrs: Mapping[bytes, bytes]) -> Mapping[bytes, bytes]:

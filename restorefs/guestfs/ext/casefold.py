@@ -29,7 +29,7 @@ def fold(name: bytes) -> str | None:
         return None
     # Each character by itself, so that marks are put in order only after they were folded.
     folded = "".join(map(_fold_character, text))
-    return unicodedata.normalize("NFD", _IGNORABLE.sub("", folded))
+    return _IGNORABLE.sub("", unicodedata.normalize("NFD", folded))
 
 
 def _fold_character(character: str) -> str:
