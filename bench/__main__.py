@@ -1,0 +1,113 @@
+"""`make bench`: every measure, on every way to read the image, interleaved in one run."""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench import image as images
+from bench import ours, report
+from bench.measures import MEASURES, Measure, first_listing
+from bench.processes import BenchError
+from bench.stacks import OURS, STACKS, Stack
+
+CACHE = Path("build/bench")
+
+
+def main() -> int:
+    options = _options()
+    shape = images.QUICK if options.quick else images.FULL
+    if options.lookups is None:
+        options.lookups = 20_000 if options.quick else 1_000_000
+    try:
+        image = images.generated(CACHE, shape, say)
+        results = report.Results(shape, options.rounds)
+        _warm_host_cache(image.path)
+        _side_by_side(image, results)
+        _alone(image, results, options.lookups)
+    except BenchError as error:
+        say(str(error))
+        return 1
+    print(report.as_json(results) if options.json else report.as_text(results))
+    return 0
+
+
+def say(text: str) -> None:
+    """Show progress; the results alone go to stdout."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a small image: seconds, no verdict")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--rounds", type=int, default=3, help="of which the median counts")
+    parser.add_argument("--lookups", type=int, help="names to look up while memory is watched")
+    return parser.parse_args()
+
+
+def _side_by_side(image: images.Image, results: report.Results) -> None:
+    """One round after the other, and in each round every stack for every measure."""
+    results.left_out = {stack.name: why for stack in STACKS if (why := stack.lacks())}
+    if OURS.name in results.left_out:
+        raise BenchError(f"restorefs: {results.left_out[OURS.name]}")
+    stacks = [stack for stack in STACKS if stack.name not in results.left_out]
+    for number in range(1, results.rounds + 1):
+        for measure in MEASURES:
+            for stack in stacks:
+                cold, value = _take(stack, measure, image)
+                say(
+                    f"round {number} of {results.rounds}: {measure.name}: {stack.name}:"
+                    f" {value:,.0f} {measure.unit}"
+                )
+                _note(results, measure.name, stack, value)
+                _note(results, report.COLD_START, stack, cold)
+
+
+def _take(stack: Stack, measure: Measure, image: images.Image) -> tuple[float, float]:
+    """Start a stack; return the seconds to its first `ls`, and what the measure gave."""
+    with _folder() as folder:
+        begin = time.perf_counter()
+        with stack.start(image, folder) as root:
+            first_listing(root)
+            cold = time.perf_counter() - begin
+            return cold, measure.take(root, image)
+
+
+def _alone(image: images.Image, results: report.Results, lookups: int) -> None:
+    """What is measured on restorefs without a peer."""
+    say("restorefs alone: attach")
+    with _folder() as folder:
+        results.attach_s = ours.attach_seconds(image, folder)
+    with _folder() as folder:
+        results.attach_chain_s = ours.attach_chain_seconds(image, folder)
+    say("restorefs alone: 1,000 backups")
+    with _folder() as folder:
+        results.scan_s, results.above_s = ours.thousand_backups(image, folder)
+    say("restorefs alone: memory")
+    with _folder() as folder:
+        results.memory = ours.memory(image, folder, lookups, say)
+
+
+def _note(results: report.Results, name: str, stack: Stack, value: float) -> None:
+    results.figures.setdefault(name, {}).setdefault(stack.name, []).append(value)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """An empty folder, beside the image so that hard links to it can be made."""
+    with tempfile.TemporaryDirectory(prefix="run-", dir=CACHE) as folder:
+        yield Path(folder).resolve()
+
+
+def _warm_host_cache(path: Path) -> None:
+    with open(path, "rb", buffering=0) as file:
+        while file.read(images.MIB):
+            pass
+
+
+if __name__ == "__main__":
+    sys.exit(main())
