@@ -96,7 +96,7 @@ class AttachedDisk:
         content = self.contents.get(index)
         if content is None:
             raise DamagedError(f"{self.transport.name} has no volume {index} any more")
-        if content.error is not None:
+        if content.error is not None and not isinstance(content.error, StorageError):
             raise _named(content.volume, content.error)
         if content.opened is None or isinstance(content.opened.error, StorageError):
             content.opened = Once()
@@ -107,6 +107,10 @@ class AttachedDisk:
             raise _named(content.volume, error) from None
 
     async def _open(self, content: Content) -> Guest:
+        if content.error is not None:
+            await _identify(content)
+            if content.error is not None:
+                raise content.error
         volume, identity = content.volume, content.identity
         if volume.device is None or identity is None:
             raise UnsupportedError("nothing that restorefs recognises is stored here")
@@ -145,5 +149,6 @@ async def _identify(content: Content) -> None:
         return
     try:
         content.identity = await identify(volume.device)
+        content.error = None
     except RestoreError as error:
         content.error = error

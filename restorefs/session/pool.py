@@ -106,8 +106,9 @@ class Pool:
                 task_status.started()
         finally:
             with trio.move_on_after(_END_SECONDS, shield=True):
-                for disk in self.attached:
-                    await self._let_go(disk, "the daemon ends")
+                async with trio.open_nursery() as ending:
+                    for disk in self.attached:
+                        ending.start_soon(self._let_go, disk, "the daemon ends")
 
     def use(self, record: DiskRecord) -> "Use":
         """Return a context manager that gives the attached disk and keeps it attached.
@@ -257,12 +258,15 @@ class Pool:
         if self._attached.get(disk.record.id) is not disk:
             return
         del self._attached[disk.record.id]  # from here on a new request attaches again
-        while disk.in_use:
-            await disk.idle.wait()
-        disk.transport.close(StorageError(f"{disk.transport.name}: detached"))
-        await disk.server.stop()
-        self._ledger.detached(disk)
-        log.info("detached %s: %s", _name(disk.record), why)
+        try:
+            while disk.in_use:
+                await disk.idle.wait()
+        finally:  # also when cancelled: nobody else would ever do it
+            disk.transport.close(StorageError(f"{disk.transport.name}: detached"))
+            await disk.server.stop()
+            if disk.record.id not in self._attached:  # else the record is its successor's
+                self._ledger.detached(disk)
+            log.info("detached %s: %s", _name(disk.record), why)
 
     async def _let_idle_go(self) -> None:
         """Detach what nobody has used for the idle timeout; keep the records' times true."""
@@ -292,11 +296,10 @@ class Use:
         self._disk: AttachedDisk | None = None
 
     async def __aenter__(self) -> AttachedDisk:
-        # A disk may have been let go between the end of its attaching and this task's turn.
-        while self._pool.find(self._record.id) is not (
-            disk := await self._pool.attach(self._record)
-        ):
-            await trio.lowlevel.checkpoint()
+        disk = await self._pool.attach(self._record)
+        # It may have been let go between the end of its attaching and this task's turn.
+        while self._pool.find(self._record.id) is not disk:
+            disk = await self._pool.attach(self._record)
         self._disk = disk
         disk.in_use += 1
         return disk

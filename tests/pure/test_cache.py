@@ -1,0 +1,585 @@
+"""The block cache, with transports that answer when and how the test says.
+
+The expected bytes are those that the transport was given.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import wait_all_tasks_blocked
+
+from restorefs.block.base import Piece
+from restorefs.block.cache import (
+    LARGE_SLOT,
+    MAX_IN_FLIGHT,
+    SMALL_SLOT,
+    BlockCache,
+    CachedDisk,
+    Slot,
+)
+from restorefs.errors import DamagedError, RestoreError, StorageError
+from tests.contracts.transports import PromptTransport, ScriptedTransport
+
+CONTENT = random.Random(1).randbytes(6 << 20)
+SMALL_SLOTS, LARGE_SLOTS = 64, 32
+"""What the smallest cache has."""
+LARGE = SMALL_SLOT + 1
+"""The shortest range that needs a large slot."""
+
+
+class Reader:
+    """A task that pins a range and keeps it until it is told to let go, or is cancelled."""
+
+    def __init__(self, disk: CachedDisk, offset: int, length: int) -> None:
+        self.disk = disk
+        self.offset = offset
+        self.length = length
+        self.slot: Slot | None = None
+        self.error: RestoreError | None = None
+        self.cancelled = trio.CancelScope()
+        self.let_go = trio.Event()
+
+    async def run(self) -> None:
+        with self.cancelled:
+            try:
+                self.slot = await self.disk.cache.pin(self.disk, self.offset, self.length)
+            except RestoreError as error:
+                self.error = error
+                return
+            try:
+                await self.let_go.wait()
+            finally:
+                self.check()
+                self.disk.cache.unpin(self.slot)
+                self.slot = None
+
+    def check(self) -> None:
+        """Assert that the slot, if there is one, has the disk's bytes."""
+        if self.slot is not None:
+            assert isinstance(self.disk.transport, ScriptedTransport)
+            content = self.disk.transport.content
+            end = self.offset + self.length
+            assert bytes(self.slot.view[: self.length]) == content[self.offset : end]
+
+
+def new_disk(cache: BlockCache, content: bytes = CONTENT) -> tuple[CachedDisk, ScriptedTransport]:
+    transport = ScriptedTransport(content)
+    return CachedDisk(cache, transport), transport
+
+
+def start(nursery: trio.Nursery, disk: CachedDisk, *starts: int, length: int) -> list[Reader]:
+    """Start a reader at each multiple of the length."""
+    readers = [Reader(disk, number * length, length) for number in starts]
+    for reader in readers:
+        nursery.start_soon(reader.run)
+    return readers
+
+
+async def fill(nursery: trio.Nursery, cache: BlockCache, length: int, slots: int) -> list[Reader]:
+    """Hold every slot of a region, with disks of their own; return the readers."""
+    readers: list[Reader] = []
+    while len(readers) < slots:
+        disk, transport = new_disk(cache)
+        count = min(MAX_IN_FLIGHT, slots - len(readers))
+        readers += start(nursery, disk, *range(count), length=length)
+        await wait_all_tasks_blocked()
+        transport.answer_all()
+    await wait_all_tasks_blocked()
+    assert all(reader.slot is not None for reader in readers)
+    return readers
+
+
+def end(readers: Sequence[Reader]) -> None:
+    for reader in readers:
+        reader.let_go.set()
+
+
+# Loading
+
+
+async def test_many_readers_of_a_range_make_one_request(nursery: trio.Nursery) -> None:
+    disk, transport = new_disk(BlockCache(0))
+    readers = start(nursery, disk, *[3] * 50, length=4096)
+    await wait_all_tasks_blocked()
+    assert transport.asked == [(3 * 4096, 4096)]
+    assert all(reader.slot is None for reader in readers)
+    transport.answer()
+    await wait_all_tasks_blocked()
+    for reader in readers:
+        assert reader.slot is not None
+        reader.check()
+    end(readers)
+
+
+async def test_a_range_that_is_there_is_not_asked_again(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    readers = start(nursery, disk, 0, length=4096)
+    await wait_all_tasks_blocked()
+    transport.answer()
+    await wait_all_tasks_blocked()
+    slot = await cache.pin(disk, 0, 4096)
+    assert slot.view[:4096] == CONTENT[:4096]
+    cache.unpin(slot)
+    assert cache.prefetch(disk, 0, 4096)
+    assert len(transport.asked) == 1
+    assert (cache.hits, cache.misses) == (1, 1)
+    end(readers)
+
+
+async def test_the_same_range_of_two_disks_is_two_ranges(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    other, other_transport = new_disk(cache, CONTENT[::-1])
+    readers = start(nursery, disk, 1, length=512) + start(nursery, other, 1, length=512)
+    await wait_all_tasks_blocked()
+    transport.answer()
+    other_transport.answer()
+    await wait_all_tasks_blocked()
+    for reader in readers:
+        assert reader.slot is not None
+    end(readers)  # each checks its bytes
+
+
+async def test_a_prefetched_range_is_waited_for_not_asked_again(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    assert cache.prefetch(disk, 0, LARGE)
+    readers = start(nursery, disk, 0, length=LARGE)
+    await wait_all_tasks_blocked()
+    assert readers[0].slot is None
+    transport.answer()
+    await wait_all_tasks_blocked()
+    assert readers[0].slot is not None
+    assert transport.asked == [(0, LARGE)]
+    end(readers)
+
+
+async def test_loads_may_end_in_any_order(nursery: trio.Nursery) -> None:
+    disk, transport = new_disk(BlockCache(0))
+    readers = start(nursery, disk, 0, 1, 2, length=LARGE)
+    await wait_all_tasks_blocked()
+    last = transport.waiting[-1]
+    transport.answer(2)
+    await wait_all_tasks_blocked()
+    assert [reader.offset for reader in readers if reader.slot] == [last.offset]
+    transport.answer_all()
+    await wait_all_tasks_blocked()
+    assert all(reader.slot is not None for reader in readers)
+    end(readers)
+
+
+async def test_bytes_read_are_counted_when_they_are_there(nursery: trio.Nursery) -> None:
+    disk, transport = new_disk(BlockCache(0))
+    readers = start(nursery, disk, 0, 1, length=4096)
+    await wait_all_tasks_blocked()
+    assert disk.bytes_read == 0
+    transport.answer()
+    transport.fail(StorageError("no"))
+    assert disk.bytes_read == 4096
+    end(readers)
+
+
+# Failing
+
+
+async def test_a_failed_load_fails_its_readers_and_is_forgotten(nursery: trio.Nursery) -> None:
+    disk, transport = new_disk(BlockCache(0))
+    readers = start(nursery, disk, *[0] * 5, length=4096)
+    await wait_all_tasks_blocked()
+    transport.fail(StorageError("the disk is on fire"))
+    await wait_all_tasks_blocked()
+    for reader in readers:
+        assert type(reader.error) is StorageError
+        assert str(reader.error) == "the disk is on fire"
+    assert len({id(reader.error) for reader in readers}) == 5, "one traceback for each"
+    again = start(nursery, disk, 0, length=4096)
+    await wait_all_tasks_blocked()
+    assert len(transport.asked) == 2
+    transport.answer()
+    await wait_all_tasks_blocked()
+    assert again[0].slot is not None
+    end(again)
+
+
+async def test_who_comes_between_the_failure_and_its_readers_asks_again(
+    nursery: trio.Nursery,
+) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    others = await fill(nursery, cache, LARGE, LARGE_SLOTS - MAX_IN_FLIGHT)
+    failing = start(nursery, disk, *range(MAX_IN_FLIGHT), length=LARGE)
+    await wait_all_tasks_blocked()
+    offset, _ = transport.asked[0]
+    transport.fail(StorageError("no"))
+    # The failed slot still has its reader: it must not become another range's yet.
+    assert not cache.prefetch(disk, offset, LARGE)
+    assert not cache.prefetch(disk, 100, LARGE)
+    await wait_all_tasks_blocked()
+    assert sum(reader.error is not None for reader in failing) == 1
+    assert cache.prefetch(disk, 100, LARGE)
+    transport.answer_all()
+    end(failing + others)
+
+
+async def test_failed_slots_are_used_again_in_their_own_region(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    for length in (4096, LARGE):
+        for _ in range(5):
+            start(nursery, disk, *range(MAX_IN_FLIGHT), length=length)
+            await wait_all_tasks_blocked()
+            while transport.waiting:
+                transport.fail(StorageError("no"))
+            await wait_all_tasks_blocked()
+    assert disk.in_flight == 0
+    small = await fill(nursery, cache, 4096, SMALL_SLOTS)
+    large = await fill(nursery, cache, LARGE, LARGE_SLOTS)
+    end(small + large)
+
+
+# Evicting
+
+
+async def test_the_least_recently_used_range_goes_first() -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    for number in range(LARGE_SLOTS):
+        assert cache.prefetch(disk, number * LARGE, LARGE)
+        transport.answer()
+    cache.unpin(await cache.pin(disk, 0, LARGE))  # now the newest
+    assert cache.prefetch(disk, LARGE_SLOTS * LARGE, LARGE)
+    transport.answer()
+    before = cache.misses
+    for number in (0, *range(2, LARGE_SLOTS + 1)):
+        cache.unpin(await cache.pin(disk, number * LARGE, LARGE))
+    assert cache.misses == before
+    assert cache.prefetch(disk, LARGE, LARGE)
+    assert cache.misses == before + 1
+    transport.answer()
+
+
+async def test_a_pinned_slot_is_never_evicted(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    held = await fill(nursery, cache, LARGE, LARGE_SLOTS)
+    disk, transport = new_disk(cache)
+    assert not cache.prefetch(disk, 0, LARGE)
+    waiting = start(nursery, disk, 0, 1, length=LARGE)
+    await wait_all_tasks_blocked()
+    assert transport.asked == []
+    for reader in held:
+        reader.check()
+    wanted = held[7].slot
+    held[7].let_go.set()
+    await wait_all_tasks_blocked()
+    assert [request.slot for request in transport.waiting] == [wanted]
+    held[9].let_go.set()
+    await wait_all_tasks_blocked()
+    transport.answer_all()
+    await wait_all_tasks_blocked()
+    assert all(reader.slot is not None for reader in waiting)
+    end(held + waiting)
+
+
+async def test_a_loading_slot_is_never_evicted(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disks = [new_disk(cache) for _ in range(LARGE_SLOTS // MAX_IN_FLIGHT)]
+    for disk, _ in disks:
+        for number in range(MAX_IN_FLIGHT):
+            assert cache.prefetch(disk, number * LARGE, LARGE)
+    late, transport = new_disk(cache)
+    assert not cache.prefetch(late, 0, LARGE)
+    waiting = start(nursery, late, 0, length=LARGE)
+    await wait_all_tasks_blocked()
+    assert transport.asked == []
+    disks[0][1].answer()
+    await wait_all_tasks_blocked()
+    assert transport.asked == [(0, LARGE)]
+    transport.answer()
+    end(waiting)
+
+
+async def test_small_ranges_do_not_evict_large_ones(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    large = await fill(nursery, cache, LARGE, LARGE_SLOTS)
+    for _ in range(3):
+        end(await fill(nursery, cache, SMALL_SLOT, SMALL_SLOTS))
+        await wait_all_tasks_blocked()
+    end(large)
+    await wait_all_tasks_blocked()
+    before = cache.misses
+    for reader in large:
+        cache.unpin(await cache.pin(reader.disk, reader.offset, LARGE))
+    assert cache.misses == before
+
+
+async def test_memory_is_bounded_by_the_budget(nursery: trio.Nursery) -> None:
+    budget = 48 << 20
+    cache = BlockCache(budget)
+    slots: set[Slot] = set()
+    for length in (1, 4096, SMALL_SLOT, LARGE, LARGE_SLOT):
+        disk, transport = new_disk(cache)
+        for _ in range(budget // SMALL_SLOT):
+            offset = random.randrange(disk.size - length)
+            cache.prefetch(disk, offset, length)
+            transport.answer_all()
+        sizes = {len(slot.view) for slot in transport.slots}
+        assert sizes == {SMALL_SLOT if length <= SMALL_SLOT else LARGE_SLOT}
+        slots |= transport.slots
+    assert sum(len(slot.view) for slot in slots) == budget
+    assert len({id(slot.view.obj) for slot in slots}) == 2, "two mappings"
+
+
+# Sharing
+
+
+async def test_a_disk_has_so_many_loads_in_flight_and_others_go_on(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    slow, slow_transport = new_disk(cache)
+    waiting = start(nursery, slow, *range(3 * MAX_IN_FLIGHT), length=4096)
+    await wait_all_tasks_blocked()
+    assert len(slow_transport.waiting) == slow.in_flight == MAX_IN_FLIGHT
+    assert not cache.prefetch(slow, 1 << 20, 4096)
+    disk, transport = new_disk(cache)
+    for number in range(3 * SMALL_SLOTS):
+        other = start(nursery, disk, number, length=4096)
+        await wait_all_tasks_blocked()
+        transport.answer()
+        await wait_all_tasks_blocked()
+        assert other[0].slot is not None
+        end(other)
+    for _ in range(3 * MAX_IN_FLIGHT):
+        slow_transport.answer()
+        await wait_all_tasks_blocked()
+        assert slow.in_flight <= MAX_IN_FLIGHT
+    assert all(reader.slot is not None for reader in waiting)
+    end(waiting)
+
+
+async def test_a_cancelled_reader_leaves_the_load_to_the_others(nursery: trio.Nursery) -> None:
+    disk, transport = new_disk(BlockCache(0))
+    first, second = start(nursery, disk, 0, 0, length=4096)
+    await wait_all_tasks_blocked()
+    first.cancelled.cancel()
+    await wait_all_tasks_blocked()
+    assert disk.in_flight == 1
+    transport.answer()
+    await wait_all_tasks_blocked()
+    assert second.slot is not None
+    assert len(transport.asked) == 1
+    second.let_go.set()
+
+
+async def test_a_load_whose_only_reader_was_cancelled_goes_on(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    held = await fill(nursery, cache, LARGE, LARGE_SLOTS - 1)
+    reader = start(nursery, disk, 0, length=LARGE)[0]
+    await wait_all_tasks_blocked()
+    reader.cancelled.cancel()
+    await wait_all_tasks_blocked()
+    # The server may still write into the slot.
+    assert not cache.prefetch(disk, 1, LARGE)
+    transport.answer()
+    assert cache.prefetch(disk, 1, LARGE), "and now its pin is gone"
+    transport.answer()
+    end(held)
+
+
+async def test_readers_that_are_cancelled_while_they_wait_for_room(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    held = await fill(nursery, cache, LARGE, LARGE_SLOTS)
+    disk, transport = new_disk(cache)
+    waiting = start(nursery, disk, 0, 1, 2, length=LARGE)
+    await wait_all_tasks_blocked()
+    for reader in waiting[:2]:
+        reader.cancelled.cancel()
+    await wait_all_tasks_blocked()
+    held[0].let_go.set()
+    await wait_all_tasks_blocked()
+    assert transport.asked == [(2 * LARGE, LARGE)]
+    transport.answer()
+    end(held + waiting)
+
+
+# Any order of all of this
+
+Step = tuple[str, int, int]
+STEPS = st.tuples(
+    st.sampled_from(("pin", "pin", "prefetch", "answer", "answer", "fail", "end", "cancel")),
+    st.integers(0, 3),  # the disk, or how many
+    st.integers(0, 40),  # the range, or which one
+)
+
+
+class World:
+    """A cache with four disks, its readers, and what must hold whatever happens."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.cache = BlockCache(0)
+        self.disks = [new_disk(self.cache, CONTENT[n:] + CONTENT[:n]) for n in range(4)]
+        self.readers: list[Reader] = []
+        self.nursery = nursery
+
+    def pin(self, which: int, number: int) -> None:
+        disk, _ = self.disks[which]
+        self.readers += start(self.nursery, disk, *range(number, number + 9), length=LARGE)
+
+    def prefetch(self, which: int, number: int) -> None:
+        disk, transport = self.disks[which]
+        for near in range(number, number + 5):
+            before = len(transport.asked)
+            there = self.cache.prefetch(disk, near * LARGE, LARGE)
+            assert there or len(transport.asked) == before
+
+    def answer(self, count: int, number: int) -> None:
+        for _, transport in self.disks:
+            for _ in range(1 + 4 * count):
+                if transport.waiting:
+                    transport.answer(number % len(transport.waiting))
+
+    def fail(self, which: int, number: int) -> None:
+        _, transport = self.disks[which]
+        if transport.waiting:
+            transport.fail(StorageError("no"), number % len(transport.waiting))
+
+    def end(self, count: int, number: int) -> None:
+        holders = [reader for reader in self.readers if reader.slot is not None]
+        end(holders[number :: 4 - count])
+
+    def cancel(self, count: int, number: int) -> None:
+        for reader in self.readers[number :: 7 - count]:
+            reader.cancelled.cancel()
+
+    def check(self) -> None:
+        requests = [(disk, r) for disk, transport in self.disks for r in transport.waiting]
+        keys = {(disk.serial, r.offset) for disk, r in requests}
+        assert len(keys) == len(requests), "a range is loaded once"
+        for disk, transport in self.disks:
+            assert disk.in_flight == len(transport.waiting) <= MAX_IN_FLIGHT
+        holders = [reader for reader in self.readers if reader.slot is not None]
+        held: dict[Slot, tuple[int, int]] = {}
+        for reader in holders:
+            reader.check()
+            assert reader.slot is not None
+            key = (reader.disk.serial, reader.offset)
+            assert held.setdefault(reader.slot, key) == key, "a slot holds one range"
+        loading = {r.slot for _, r in requests}
+        assert len(loading) == len(requests)
+        assert loading.isdisjoint(held)
+        assert len(loading) + len(held) <= LARGE_SLOTS
+
+    async def finish(self) -> None:
+        """Answer everything and let everything go: nobody may be left waiting."""
+        while self.nursery.child_tasks:
+            assert any(transport.waiting for _, transport in self.disks) or any(
+                reader.slot is not None for reader in self.readers
+            ), "somebody waits for nothing"
+            self.answer(3, 0)
+            end(self.readers)
+            await wait_all_tasks_blocked()
+            self.check()
+        for _, transport in self.disks:
+            transport.answer_all()
+        assert all(disk.in_flight == 0 for disk, _ in self.disks)
+        end(await fill(self.nursery, self.cache, LARGE, LARGE_SLOTS))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(STEPS, max_size=30))
+async def test_nothing_is_mixed_up_or_lost_whatever_happens(steps: Sequence[Step]) -> None:
+    async with trio.open_nursery() as nursery:
+        world = World(nursery)
+        for name, first, second in steps:
+            step: Callable[[int, int], None] = getattr(world, name)
+            step(first, second)
+            await wait_all_tasks_blocked()
+            world.check()
+        await world.finish()
+
+
+# A disk
+
+
+@pytest.mark.parametrize("size", [1, 4095, SMALL_SLOT, SMALL_SLOT + 1, 10 * SMALL_SLOT - 512])
+async def test_a_disk_reads_right_whatever_its_size(size: int, nursery: trio.Nursery) -> None:
+    transport = PromptTransport(CONTENT[:size], random.Random(size))
+    nursery.start_soon(transport.serve)
+    disk = CachedDisk(BlockCache(0), transport)
+    assert disk.size == size
+    chance = random.Random(size)
+    edges = [0, 1, size // 2, size - 1, size, SMALL_SLOT - 1, SMALL_SLOT, SMALL_SLOT + 1]
+    edges += [chance.randrange(size) for _ in range(10)]
+    edges = [edge for edge in edges if edge <= size]
+    for begin in edges:
+        for stop in edges:
+            if begin <= stop:
+                assert await disk.read(begin, stop - begin) == CONTENT[begin:stop]
+    with pytest.raises(DamagedError):
+        await disk.read(0, size + 1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_reading_nothing_asks_for_nothing(nursery: trio.Nursery) -> None:
+    transport = PromptTransport(CONTENT, random.Random(1))
+    nursery.start_soon(transport.serve)
+    disk = CachedDisk(BlockCache(0), transport)
+    for offset in (0, 1, SMALL_SLOT, disk.size):
+        assert await disk.read(offset, 0) == b""
+    assert transport.asked == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_disk_reads_metadata_in_aligned_slots(nursery: trio.Nursery) -> None:
+    disk, transport = new_disk(BlockCache(0), CONTENT[: 3 * SMALL_SLOT + 100])
+
+    async def read(offset: int, length: int) -> None:
+        assert await disk.read(offset, length) == CONTENT[offset : offset + length]
+
+    for offset in (100, 5000, SMALL_SLOT - 10):  # neighbours
+        nursery.start_soon(read, offset, 10)
+    nursery.start_soon(read, SMALL_SLOT - 1, 2 * SMALL_SLOT + 50)
+    await wait_all_tasks_blocked()
+    assert sorted(transport.asked) == [
+        (0, SMALL_SLOT),
+        (SMALL_SLOT, SMALL_SLOT),
+        (2 * SMALL_SLOT, SMALL_SLOT),
+        (3 * SMALL_SLOT, 100),
+    ]
+    transport.answer_all()
+
+
+async def test_a_read_that_needs_more_slots_than_there_are(nursery: trio.Nursery) -> None:
+    transport = PromptTransport(CONTENT, random.Random(1))
+    nursery.start_soon(transport.serve)
+    disk = CachedDisk(BlockCache(0), transport)
+    assert await disk.read(1, len(CONTENT) - 1) == CONTENT[1:]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_read_fails_as_its_load_does(nursery: trio.Nursery) -> None:
+    disk, transport = new_disk(BlockCache(0))
+    failed = trio.Event()
+
+    async def read() -> None:
+        with pytest.raises(StorageError, match="bad sector"):
+            await disk.read(0, 3 * SMALL_SLOT)
+        failed.set()
+
+    nursery.start_soon(read)
+    await wait_all_tasks_blocked()
+    transport.answer()
+    transport.answer(1)
+    while not failed.is_set():  # it is asked again by the reader itself
+        transport.fail(StorageError("bad sector"))
+        await wait_all_tasks_blocked()
+    assert set(transport.asked) == {(n * SMALL_SLOT, SMALL_SLOT) for n in range(3)}
+
+
+def test_a_disk_is_its_own_map() -> None:
+    disk, _ = new_disk(BlockCache(0))
+    assert disk.map(1000, 5000) == [Piece(disk, 1000, 5000)]
