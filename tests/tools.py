@@ -30,7 +30,7 @@ def require(*programs: str) -> None:
 def require_root() -> None:
     """Skip the calling test unless it may mount."""
     if os.geteuid() != 0:
-        unavailable("needs root to mount images")
+        unavailable("needs root for loop devices and mounts")
 
 
 def unavailable(reason: str) -> None:
@@ -83,6 +83,7 @@ def loop_device(
     Yields the device's path. losetup finds the free device itself and tries another when
     somebody else was faster, so that tests may run side by side.
     """
+    require_root()
     window = ["--offset", str(offset)]
     if size is not None:
         window += ["--sizelimit", str(size)]

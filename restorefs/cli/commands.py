@@ -1,6 +1,7 @@
 """The commands."""
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
@@ -36,7 +37,8 @@ def _complete_backup(ctx: click.Context, param: click.Parameter, start: str) -> 
         told = _daemon(ctx.find_root()).call("GET", "backups")
     except click.ClickException:
         return []  # completion has nowhere to say why
-    return [b["backup_id"] for b in told["backups"] if b["backup_id"].startswith(start)]
+    names = [backup["backup_id"] for backup in told["backups"]]
+    return [name for name in names if name.startswith(start) and name.isprintable()]
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
@@ -260,7 +262,7 @@ def disks(ctx: click.Context, backup: str, as_json: bool) -> None:
 
     Exits with 1 when a disk cannot be attached.
     """
-    answer = _daemon(ctx).call("GET", f"backups/{quote(backup, safe='')}/volumes")
+    answer = _daemon(ctx).call("GET", f"backups/{_quoted(backup)}/volumes")
     show.as_json(answer) if as_json else show.disks(answer)
     if any("volumes" not in disk for disk in answer["disks"]):
         ctx.exit(1)
@@ -273,7 +275,7 @@ def disks(ctx: click.Context, backup: str, as_json: bool) -> None:
 @click.pass_context
 def attach(ctx: click.Context, backup: str, disk: int, as_json: bool) -> None:
     """Attach a disk of BACKUP ahead of use. DISK is 0 or disk0."""
-    path = f"backups/{quote(backup, safe='')}/disks/{disk}/attachment"
+    path = f"backups/{_quoted(backup)}/disks/{disk}/attachment"
     answer = _daemon(ctx).call("PUT", path)
     if as_json:
         show.as_json(answer)
@@ -292,7 +294,7 @@ def detach(ctx: click.Context, backup: str, disk: int, as_json: bool) -> None:
 
     Open files keep working: the next read attaches the disk again.
     """
-    path = f"backups/{quote(backup, safe='')}/disks/{disk}/attachment"
+    path = f"backups/{_quoted(backup)}/disks/{disk}/attachment"
     answer = _daemon(ctx).call("DELETE", path)
     if as_json:
         show.as_json(answer)
@@ -375,6 +377,11 @@ def _daemon(ctx: click.Context) -> "DaemonClient":
     from restorefs.cli.client import DaemonClient
 
     return DaemonClient.find(ctx.obj["runtime_dir"], ctx.obj["mountpoint"])
+
+
+def _quoted(backup: str) -> str:
+    """Return a backup's id as a part of a URL's path."""
+    return quote(os.fsencode(backup), safe="")
 
 
 def _log_to_stderr(level: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from restorefs.cli.examine import Finding
 
 _WIDE = 250
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def as_json(value: Any) -> None:
@@ -144,7 +144,7 @@ def _table(*headings: str) -> Table:
 
 
 def _plain(text: str) -> Text:
-    return Text(_CONTROL.sub("�", text))
+    return Text(_UNPRINTABLE.sub("�", text))
 
 
 def _local(time: str | None) -> str:

@@ -5,7 +5,9 @@ kernel: it asks the same tree and pool.
 """
 
 import errno
+import json
 import logging
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -33,6 +35,13 @@ STATUS_CODES = {
 }
 
 
+class _Json(JSONResponse):
+    """JSON in ASCII: a name that is not UTF-8 becomes escapes, which give it back when read."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
 def make_app(status: Status, tree: Tree, pool: Pool) -> Starlette:
     """Return the application."""
     calls = _Calls(status, tree, pool)
@@ -46,7 +55,11 @@ def make_app(status: Status, tree: Tree, pool: Pool) -> Starlette:
             Route(disk + "/attachment", calls.attach, methods=["PUT"]),
             Route(disk + "/attachment", calls.detach, methods=["DELETE"]),
         ],
-        exception_handlers={RestoreError: _problem, HTTPException: _http_problem},
+        exception_handlers={
+            RestoreError: _problem,
+            HTTPException: _http_problem,
+            Exception: _bug,
+        },
     )
 
 
@@ -57,11 +70,11 @@ class _Calls:
         self._pool = pool
 
     async def status(self, request: Request) -> Response:
-        return JSONResponse(self._status.describe(self._tree.namespace))
+        return _Json(self._status.describe(self._tree.namespace))
 
     async def backups(self, request: Request) -> Response:
         backups = self._tree.namespace.backups.values()
-        return JSONResponse({"backups": [describe_backup(backup) for backup in backups]})
+        return _Json({"backups": [describe_backup(backup) for backup in backups]})
 
     async def volumes(self, request: Request) -> Response:
         """Everything on every disk of a backup; attaches them. A disk that fails says why."""
@@ -73,17 +86,17 @@ class _Calls:
                     disks.append(describe_disk(record, attached, self._failure(record)))
             except RestoreError:
                 disks.append(describe_disk(record, None, self._failure(record)))
-        return JSONResponse(describe_backup(backup) | {"disks": disks})
+        return _Json(describe_backup(backup) | {"disks": disks})
 
     async def attach(self, request: Request) -> Response:
         record = self._disk(request)
         async with self._pool.use(record) as attached:
-            return JSONResponse(describe_disk(record, attached, self._failure(record)))
+            return _Json(describe_disk(record, attached, self._failure(record)))
 
     async def detach(self, request: Request) -> Response:
         record = self._disk(request)
         detached = await self._pool.detach(record.id, "asked to")
-        return JSONResponse(
+        return _Json(
             {
                 "backup_id": record.backup_id,
                 "disk_index": record.disk_index,
@@ -121,6 +134,11 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     return _document(error.status_code, error.detail, None)
 
 
+async def _bug(request: Request, error: Exception) -> Response:
+    log.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
+    return _document(500, f"internal error: {error!r}", None)
+
+
 def _document(status: int, detail: str, code: int | None) -> Response:
     content = {"status": status, "detail": detail, "errno": code and errno.errorcode.get(code)}
-    return JSONResponse(content, status, media_type="application/problem+json")
+    return _Json(content, status, media_type="application/problem+json")

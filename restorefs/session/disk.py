@@ -18,7 +18,13 @@ import trio
 from restorefs.block.cache import CachedDisk
 from restorefs.block.nbd import NbdTransport
 from restorefs.catalog.records import DiskRecord
-from restorefs.errors import DamagedError, RestoreError, StorageError, UnsupportedError
+from restorefs.errors import (
+    DamagedError,
+    GoneError,
+    RestoreError,
+    StorageError,
+    UnsupportedError,
+)
 from restorefs.guestfs.base import GuestFilesystem, Identity
 from restorefs.guestfs.registry import identify, open_guest
 from restorefs.session.filedata import FileReader
@@ -90,12 +96,13 @@ class AttachedDisk:
     async def guest(self, index: int) -> Guest:
         """Return a volume's file system, opened at first use.
 
-        Raises UnsupportedError, KeyNeededError, DamagedError or StorageError. What the content is
-        to blame for stays so while the disk is attached; a storage error is tried again.
+        Raises UnsupportedError, KeyNeededError, DamagedError or StorageError, GoneError for an
+        index that is not there. What the content is to blame for stays so while the disk is
+        attached; a storage error is tried again.
         """
         content = self.contents.get(index)
         if content is None:
-            raise DamagedError(f"{self.transport.name} has no volume {index} any more")
+            raise GoneError(f"{self.transport.name} has no volume {index} any more")
         if content.error is not None and not isinstance(content.error, StorageError):
             raise _named(content.volume, content.error)
         if content.opened is None or isinstance(content.opened.error, StorageError):

@@ -136,7 +136,7 @@ class Tree:
         if is_above(node):
             disk_record = self._above(node).disk
             failure = self._pool.failures.get(disk_record.id) if disk_record else None
-            return {ERROR_XATTR: failure.reason.encode()} if failure else {}
+            return {ERROR_XATTR: os.fsencode(failure.reason)} if failure else {}
         record, guest_node = self._guest_node(node)
         async with self._pool.use(record) as disk:
             try:
@@ -144,7 +144,7 @@ class Tree:
             except RestoreError as error:
                 if guest_node.inode != VOLUME_FOLDER:
                     raise
-                return {ERROR_XATTR: str(error).encode()}
+                return {ERROR_XATTR: os.fsencode(str(error))}
             inode = _inode(guest_node, guest.filesystem.root)
             return self._presentation.xattrs(await guest.filesystem.xattrs(inode))
 

@@ -48,6 +48,7 @@ class Reading:
             [sys.executable, "-ISc", _SCRIPT, arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
         )
 
@@ -62,6 +63,11 @@ class Reading:
         assert self.process.returncode == 0
         found: list[str] = json.loads(out)
         return found
+
+    def failed(self, seconds: float = SECONDS) -> bool:
+        """Say whether it could not even open the file."""
+        self.process.communicate(timeout=seconds)
+        return self.process.returncode != 0
 
 
 @contextmanager

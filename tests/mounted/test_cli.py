@@ -179,13 +179,12 @@ def test_what_is_not_there(daemon: Daemon, sample: Sample) -> None:
         (["attach", sample.full, "7"], f"{sample.full} has no disk 7; it has 0, 1"),
         (["detach", sample.full, "7"], f"{sample.full} has no disk 7; it has 0, 1"),
     ):
-        for more in ([], ["--json"]):
-            done = daemon.cli(*args, *more)
-            assert done.code == 1, args
-            assert done.out == ""
-            assert words in done.err
-            assert done.err.startswith("Error: ")
-            assert len(done.err.splitlines()) == 1
+        done = daemon.cli(*args, "--json")
+        assert done.code == 1, args
+        assert done.out == ""
+        assert words in done.err
+        assert done.err.startswith("Error: ")
+        assert len(done.err.splitlines()) == 1
     assert daemon.children() == []
 
 
@@ -273,6 +272,24 @@ def test_a_backup_id_with_slashes(serve: Serve, sample: Sample, catalog: Path) -
     assert daemon.cli("disks", name, "--json").json["backup_id"] == name
     assert daemon.cli("attach", name, "0").code == 0
     assert daemon.cli("detach", name, "0").out == f"detached {name}/disk0\n"
+
+
+def test_a_backup_whose_name_is_no_text(sample: Sample, tmp_path: Path, serve: Serve) -> None:
+    name = os.fsdecode(b"gr\xf6\xdfe")
+    folder = tmp_path / "repository" / name
+    folder.mkdir(parents=True)
+    os.link(sample.repository / f"{WEB1}.qcow2", folder / "disk0.qcow2")
+    daemon = serve("--images", tmp_path / "repository")
+    daemon.expect("ERROR .*not UTF-8")
+    assert os.listdir(daemon.backups) == [name]
+    # qemu-nbd cannot be told of such a name; everything says so, and nothing falls over.
+    assert error_of(os.listdir, daemon.backups / name / "disk0") == "EIO"
+    assert b"UTF-8" in os.getxattr(daemon.backups / name / "disk0", "user.restorefs.error")
+    assert "UTF-8" in daemon.cli("status").out
+    assert len(daemon.cli("status", "--json").json["failures"]) == 1
+    asked = daemon.cli("disks", name)
+    assert asked.code == 1
+    assert "there is no backup" in asked.err
 
 
 # --- without a daemon ----------------------------------------------------------------------------

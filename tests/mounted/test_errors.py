@@ -6,11 +6,15 @@
 import os
 import signal
 import sqlite3
+import struct
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.images.ext import inode_offset, patch
+from tests.images import tree
+from tests.images.ext import file_blocks, inode_offset, patch, peek
+from tests.images.signatures import SAMPLES
+from tests.images.tables import Gpt, entry
 from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, restorefs
 from tests.mounted.disks import (
@@ -34,9 +38,10 @@ XATTR = "user.restorefs.error"
 
 def told(daemon: Daemon, disk: str, *words: str) -> str:
     """Return the reason of a disk's failure; it must be told in every place, once in the log."""
+    assert os.listxattr(daemon.backups / disk) == [XATTR]
     reason = os.getxattr(daemon.backups / disk, XATTR).decode()
     backup, _, index = disk.rpartition("/disk")
-    failures = daemon.cli("status", "--json").json["failures"]
+    failures = daemon.status()["failures"]
     (failure,) = (
         each for each in failures if (each["backup_id"], str(each["disk_index"])) == (backup, index)
     )
@@ -177,8 +182,8 @@ def test_a_missing_backing_file(serve: Serve, sample: Sample, tmp_path: Path) ->
 def test_qemu_nbd_is_not_installed(serve: Serve, sample: Sample, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
-    for folder in os.environ["PATH"].split(os.pathsep):
-        for program in Path(folder).glob("*"):
+    for folder in filter(os.path.isdir, os.environ["PATH"].split(os.pathsep)):
+        for program in Path(folder).iterdir():
             if program.name != "qemu-nbd" and not (programs / program.name).exists():
                 (programs / program.name).symlink_to(program)
     env = {"PATH": str(programs)}
@@ -321,11 +326,26 @@ def test_ending_while_attaching_hangs(serve: Serve, sample: Sample, tmp_path: Pa
     shown = tmp_path / "repository" / "b1" / "disk0.qcow2"
     image = sample.repository / f"{WEB1}.qcow2"
     with image_on_bad_storage(image, shown, tmp_path / "trouble") as storage:
-        daemon = serve("--images", tmp_path / "repository", "--attach-timeout", "1s")
-        with storage.stopped():
-            daemon.expect("ERROR b1/disk0: .*more than 1 s")
-            assert error_of(os.listdir, daemon.backups / "b1" / "disk0") == "ETIMEDOUT"
+        daemon = serve("--images", tmp_path / "repository", "--attach-timeout", "1h")
+        with storage.stopped(), reading(daemon.backups / "b1" / "disk0" / "big", 0) as reader:
+            # Its open() waits, and the thread that looks at the image.
+            wait_until(lambda: waits_for(daemon, shown), "the daemon waits for the storage")
+            daemon.process.send(signal.SIGTERM)
+            daemon.wait_logged("SIGTERM: ending")
+            assert reader.blocked
+            daemon.expect("WARNING not waiting for the requests")
+            daemon.process.send(signal.SIGTERM)
+            daemon.process.wait()
+            assert reader.failed()
             daemon.check()
+
+
+def waits_for(daemon: Daemon, image: Path) -> bool:
+    """Say whether a thread of the daemon is in the middle of opening or reading an image."""
+    for syscall in Path(f"/proc/{daemon.pid}/task").glob("*/wchan"):
+        if "fuse" in syscall.read_text() or "request_wait" in syscall.read_text():
+            return True
+    return False
 
 
 def test_a_read_takes_too_long(serve: Serve, sample: Sample) -> None:
@@ -393,6 +413,86 @@ def test_damaged_inodes_beside_sound_ones(serve: Serve, tmp_path: Path) -> None:
         assert (folder / "sound").read_text() == "sound\n"
     assert len(daemon.logged("ERROR")) == 2
     assert "checksum" in os.getxattr(daemon.backups / "b1" / "disk0", XATTR).decode()
+
+
+def test_a_folder_that_is_damaged_in_the_middle(serve: Serve, tmp_path: Path) -> None:
+    """Its listing ends with an error, and not as if there were no more."""
+    source = tmp_path / "source"
+    (source / "many").mkdir(parents=True)
+    names = {f"{number}-{'n' * 100}" for number in range(500)}
+    for name in names:
+        (source / "many" / name).write_text(name)
+    volume = ext(
+        tmp_path / "volume", "ext4", source, 8 * MIB, "-b", "1024", "-O", "metadata_csum,^dir_index"
+    )
+    blocks = file_blocks(volume, "/many")
+    assert len(blocks) > 50
+    patch(volume, blocks[len(blocks) // 2] * 1024 + 20, b"\xff\xff")
+    qcow2(volume, tmp_path / "repository" / "b1" / "disk0.qcow2")
+    daemon = serve("--images", tmp_path / "repository")
+    daemon.expect("ERROR b1/disk0: .*checksum")
+    folder = daemon.backups / "b1" / "disk0" / "many"
+    for _ in range(2):
+        assert error_of(os.listdir, folder) == "EIO"
+        listed = subprocess.run(["ls", folder], capture_output=True, text=True, check=False)
+        assert listed.returncode != 0
+        assert "Input/output error" in listed.stderr
+        assert set(listed.stdout.split()) <= names
+    assert len(daemon.logged("ERROR")) == 1
+
+
+def test_a_feature_that_is_not_known(serve: Serve, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    volume = ext(tmp_path / "volume", "ext4", source, 8 * MIB, "-O", "^metadata_csum")
+    (present,) = struct.unpack("<I", peek(volume, 1024 + 96, 4))
+    patch(volume, 1024 + 96, struct.pack("<I", present | 1 << 30))  # s_feature_incompat
+    sound = ext(tmp_path / "sound", "ext4", source, 8 * MIB)
+    raw = gpt(tmp_path / "disk", (LINUX, volume), (LINUX, sound))
+    qcow2(raw, tmp_path / "repository" / "b1" / "disk0.qcow2")
+    daemon = serve("--images", tmp_path / "repository")
+    disk = daemon.backups / "b1" / "disk0"
+    assert sorted(os.listdir(disk)) == ["part1", "part2"]
+    daemon.expect("WARNING b1/disk0: part1: .*0x40000000")
+    assert error_of(os.listdir, disk / "part1") == "EOPNOTSUPP"
+    assert "0x40000000" in os.getxattr(disk / "part1", XATTR).decode()
+    assert "0x40000000" in daemon.cli("disks", "b1").out
+    assert os.listdir(disk / "part2") == ["lost+found"]
+
+
+def test_disks_that_hold_something_else(serve: Serve, tmp_path: Path) -> None:
+    """Whatever a disk holds: what is not read is never shown as an empty folder."""
+    repository = tmp_path / "repository"
+    samples = {f"{number}": sample for number, sample in enumerate(SAMPLES)}
+    contents = {name: sample.content for name, sample in samples.items()}
+    contents["zeros"] = bytes(MIB)
+    contents["noise"] = tree.content("noise", MIB)
+    broken = bytearray(Gpt(4096, [entry(100, 3000)]).build())
+    for sector in (1, 4095):
+        broken[512 * sector + 24] ^= 0xFF
+    contents["gpt"] = bytes(broken)
+    for name, content in contents.items():
+        raw = tmp_path / "raw"
+        raw.write_bytes(content)
+        qcow2(raw, repository / name / "disk0.qcow2")
+    daemon = serve("--images", repository)
+    daemon.expect("ERROR gpt/disk0: .*GPT", "WARNING .*not read yet", "WARNING .*encrypted")
+    daemon.expect("WARNING .*nothing that restorefs recognises")
+    for name in contents:
+        folder = daemon.backups / name / "disk0"
+        code = error_of(os.listdir, folder)
+        reason = os.getxattr(folder, XATTR).decode()
+        if name == "gpt":
+            assert code == "EIO"
+        elif name in ("zeros", "noise"):
+            assert code == "EOPNOTSUPP"
+        else:
+            kind = samples[name].kind
+            encrypted = kind in ("crypto_LUKS", "BitLocker")
+            assert code == ("ENOKEY" if encrypted else "EOPNOTSUPP"), (kind, reason)
+            (disk,) = daemon.cli("disks", name, "--json").json["disks"] if encrypted else (None,)
+            assert disk is None or disk["volumes"][0]["filesystem"] == kind
+        assert error_of(os.stat, folder / "file") == code
 
 
 def test_what_is_not_read_says_so(serve: Serve, sample: Sample) -> None:

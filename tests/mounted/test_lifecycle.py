@@ -241,12 +241,12 @@ def test_file_numbers_are_the_same_after_a_restart(
         found = []
         for folder in (f"{WEB0}/part3", WEB1, ""):
             depth = ("-maxdepth", "1") if not folder else ()
-            found += run("find", daemon.backups / folder, *depth, "-printf", "%i %p\n").splitlines()
+            shown = (*depth, "-name", "lost+found", "-prune", "-o", "-printf", "%i %p\n")
+            found += run("find", daemon.backups / folder, *shown).splitlines()
         daemon.check()
         seen.append(sorted(found))
     assert len(seen[0]) > 100
     numbers = [line.split()[0] for line in seen[0]]
-    # backups/, found again with its disks, is the only one that comes twice.
     assert len(set(numbers)) == len(numbers)
     assert seen[0] == seen[1]
 
@@ -400,7 +400,7 @@ def test_a_catalog_that_cannot_be(refused: Refused, sample: Sample, place: Place
     assert "either --catalog URL or --images FOLDER" in refused(code=2)
     both = ("--catalog", f"sqlite:///{place.folder}/c.db", *images)
     assert "either --catalog URL or --images FOLDER" in refused(*both, code=2)
-    for url in ("nonsense", "postgresql://u:secret@h/d", "sqlite://", "mysql+pymysql://u:secret@h"):
+    for url in ("nonsense", "mysql+pymysql://u:secret@h"):
         said = refused("--catalog", url, code=2)
         assert "secret" not in said
     absent = place.folder / "absent.db"

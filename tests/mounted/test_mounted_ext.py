@@ -3,7 +3,9 @@ every program that people use."""
 
 # ruff: noqa: PTH208 - system calls
 
+import fcntl
 import hashlib
+import itertools
 import mmap
 import os
 import random
@@ -387,7 +389,65 @@ def test_a_folder_is_read_in_pieces(sides: Sides) -> None:
         assert [name for name, _ in folder.entries()] == names
 
 
+def test_a_folder_is_read_across_a_detach(sides: Sides) -> None:
+    with OpenFolder(sides.ours / "folders" / "many") as folder:
+        entries = folder.entries()
+        names = [name for name, _ in itertools.islice(entries, 10)]
+        assert sides.daemon.cli("detach", "b1", "0").code == 0
+        assert sides.daemon.children() == []
+        names += [name for name, _ in entries]
+        assert len(names) == len(set(names)) == 1502
+
+
+def test_other_system_calls(sides: Sides, tmp_path: Path) -> None:
+    """What programs do besides reading: none of it fails, or lies."""
+    kernel, ours = (os.open(side / "big", os.O_RDONLY) for side in (sides.kernel, sides.ours))
+    copy = os.open(tmp_path / "copy", os.O_RDWR | os.O_CREAT)
+    folder = os.open(sides.ours, os.O_RDONLY)
+    try:
+        expected = os.pread(kernel, 16 * MIB, 0)
+        os.fsync(ours)
+        os.fdatasync(ours)
+        os.fsync(folder)
+        os.posix_fadvise(ours, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        fcntl.flock(ours, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.lockf(ours, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        assert os.lseek(ours, 0, os.SEEK_END) == len(expected)
+        assert os.lseek(ours, 0, os.SEEK_HOLE) == len(expected)
+        assert os.lseek(ours, 0, os.SEEK_DATA) == 0
+        done = 0
+        while done < len(expected):
+            done += os.sendfile(copy, ours, done, len(expected) - done)
+        assert os.pread(copy, len(expected) + 1, 0) == expected
+        assert os.statvfs(ours).f_namemax == 255
+        assert os.access(sides.ours / "big", os.R_OK)
+        assert not os.access(sides.ours / "big", os.W_OK)
+    finally:
+        for fd in (kernel, ours, copy, folder):
+            os.close(fd)
+
+
+def test_a_small_cache(serve: Serve, sample: Sample, tmp_path: Path) -> None:
+    """More is read at once than the daemon's memory holds: slots are used again and again."""
+    names = [f"b{number}" for number in range(4)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        os.link(sample.repository / sample.full / "disk1.qcow2", tmp_path / name / "disk0.qcow2")
+    daemon = serve("--images", tmp_path, "--cache-size", "1M")
+    offsets = [number * 37 * 16_384 % (23 * MIB) for number in range(40)]
+    expected = digests(sample.sources.data / "big", *offsets, length=200_000)
+    with ExitStack() as stack:
+        files = [daemon.backups / name / "disk0" / "big" for name in names]
+        readers = [stack.enter_context(reading(f, *offsets, length=200_000)) for f in files]
+        whole = run("sh", "-c", 'for f; do sha256sum <"$f" & done; wait', "sh", *files)
+        for reader in readers:
+            assert reader.results() == expected
+    digest = hashlib.sha256((sample.sources.data / "big").read_bytes()).hexdigest()
+    assert whole.split() == [digest, "-"] * len(names)
+
+
 def test_owners_and_modes_by_wish(serve: Serve, sample: Sample) -> None:
+    require_root()  # to see all of it nevertheless
     wish = ("--uid", "1234", "--gid", "4321", "--umask", "027")
     daemon = serve("--images", sample.repository, *wish)
     root = daemon.backups / sample.full / "disk0" / "part3"

@@ -43,6 +43,8 @@ FROM_DEBUGFS = [
     ("q" * 17, 2, SEED, 0x4D85897A, 0x4107EFAD),
     ("gr\u00fcn \u6f22\u5b57", 0, NO_SEED, 0xFBCD0720, 0x00000000),
     ("gr\u00fcn \u6f22\u5b57", 1, NO_SEED, 0x75C3A9A6, 0xD6EE26C8),
+    ("gr\u00fcn \u6f22\u5b57", 4, NO_SEED, 0x1C9391F0, 0x28F4A115),
+    ("gr\u00fcn \u6f22\u5b57", 5, NO_SEED, 0xDDA29484, 0x15381CF0),
     ("\u00e4" * 40, 2, NO_SEED, 0x6C1E9DB4, 0x37E06325),
     ("\u00e4" * 40, 3, NO_SEED, 0xBEF116C6, 0x00000000),
 ]

@@ -110,7 +110,7 @@ class ExtentMap(BlockMap):
             leaf, leaf_end = await self._leaf(position)
             stop = min(end, leaf_end)
             if leaf:
-                _collect_leaf(leaf, position, stop, runs)
+                self._collect_leaf(leaf, position, stop, runs)
             else:
                 runs.add(None, stop - position)
             position = stop
@@ -133,30 +133,31 @@ class ExtentMap(BlockMap):
             node = child
         return node, end
 
+    def _collect_leaf(self, leaf: Node, position: int, stop: int, runs: Runs) -> None:
+        """Add what a leaf says of the file blocks from position up to stop."""
+        before = max(bisect_right(leaf.starts, position) - 1, 0)
+        previous_end = 0
+        for index in range(before, len(leaf.starts)):
+            start, length, block = extent_at(leaf, index)
+            if start < previous_end:
+                raise DamagedError("extents overlap")
+            previous_end = start + length
+            if start >= stop:
+                break
+            if block is not None:
+                self._volume.check_blocks(block, length)
+            if start > position:
+                runs.add(None, start - position)
+                position = start
+            count = min(previous_end, stop) - position
+            if count > 0:
+                runs.add(None if block is None else block + position - start, count)
+                position += count
+        if position < stop:
+            runs.add(None, stop - position)
+
     async def _read_node(self, block: int) -> Node:
         raw = await self._volume.block(block)
         if self._seed is not None:
             verify_node(raw, self._seed)
         return decode_node(raw)
-
-
-def _collect_leaf(leaf: Node, position: int, stop: int, runs: Runs) -> None:
-    """Add what a leaf says of the file blocks from position up to stop."""
-    before = max(bisect_right(leaf.starts, position) - 1, 0)
-    previous_end = 0
-    for index in range(before, len(leaf.starts)):
-        start, length, block = extent_at(leaf, index)
-        if start < previous_end:
-            raise DamagedError("extents overlap")
-        previous_end = start + length
-        if start >= stop:
-            break
-        if start > position:
-            runs.add(None, start - position)
-            position = start
-        count = min(previous_end, stop) - position
-        if count > 0:
-            runs.add(None if block is None else block + position - start, count)
-            position += count
-    if position < stop:
-        runs.add(None, stop - position)
