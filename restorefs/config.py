@@ -3,7 +3,9 @@
 Owns their defaults and which combinations make no sense. Must not know where they come from.
 """
 
+import math
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -20,6 +22,14 @@ def default_runtime_dir() -> Path:
         return Path("/run/restorefs")
     base = os.environ.get("XDG_RUNTIME_DIR")
     return Path(base) / "restorefs" if base else Path(f"/tmp/restorefs-{os.geteuid()}")
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is a real one that nobody but us and root can write to: others may make
+    folders in /tmp, and links."""
+    about = folder.lstat()
+    owned = about.st_uid in (0, os.geteuid())
+    return stat.S_ISDIR(about.st_mode) and owned and not about.st_mode & 0o022
 
 
 def real_mountpoint(path: Path) -> Path:
@@ -86,7 +96,8 @@ class Settings:
                 )
 
     def bounded(self, timeout: float) -> float:
-        """Return a timeout that ends before the kernel gives a FUSE request up."""
+        """Return a timeout that ends before the kernel gives a FUSE request up; 0 is none."""
+        timeout = timeout or math.inf
         limits = []
         for name in ("default_request_timeout", "max_request_timeout"):
             try:

@@ -22,12 +22,12 @@ import trio
 from restorefs.block.cache import BlockCache
 from restorefs.catalog.base import Catalog
 from restorefs.catalog.open import open_catalog, open_folder
-from restorefs.config import Settings
+from restorefs.config import Settings, is_ours
 from restorefs.control.app import make_app
 from restorefs.control.server import serve_unix
 from restorefs.control.status import Status
 from restorefs.errors import ConfigError, RestoreError
-from restorefs.fuse import mount
+from restorefs.fuse.mount import Mount, prepare
 from restorefs.session.ledger import Ledger
 from restorefs.session.pool import Pool, PoolSettings
 from restorefs.tree.presentation import Presentation
@@ -45,7 +45,7 @@ async def run(settings: Settings, ready: Callable[[str], None]) -> None:
     before anything is mounted.
     """
     settings.check()
-    mount.prepare(settings.mountpoint)
+    prepare(settings.mountpoint)
     with _instance(settings) as instance_dir:
         catalog = await trio.to_thread.run_sync(_open_catalog, settings)
         try:
@@ -84,6 +84,7 @@ async def _serve(
         log.warning("removed %d attach records that a crashed daemon left behind", left)
     status = Status(settings.mountpoint, datetime.now(UTC), refresher, pool)
     app = make_app(status, tree, pool)
+    mount = Mount(tree, settings.mountpoint)
 
     def mounted() -> None:
         count = len(tree.namespace.backups)
@@ -99,8 +100,8 @@ async def _serve(
                     await services.start(pool.run, name="pool")
                     await services.start(serve_unix, app, instance_dir / "control.sock")
                     services.start_soon(refresher.run, name="catalog")
-                    listening.start_soon(_obey_signals, services.cancel_scope, refresher)
-                    await mount.serve(tree, settings.mountpoint, mounted)
+                    listening.start_soon(_obey_signals, mount, services.cancel_scope, refresher)
+                    await mount.serve(mounted)
                     _notify_systemd("STOPPING=1")
                     services.cancel_scope.cancel()
             finally:
@@ -110,7 +111,7 @@ async def _serve(
     log.info("unmounted %s", settings.mountpoint)
 
 
-async def _obey_signals(services: trio.CancelScope, refresher: Refresher) -> None:
+async def _obey_signals(mount: Mount, services: trio.CancelScope, refresher: Refresher) -> None:
     """End the services at the first signal, and hurry at the second. Listens until cancelled, so
     that no signal interrupts what is still to be tidied up."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -148,11 +149,15 @@ def _instance(settings: Settings) -> Iterator[Path]:
     """
     folder = settings.instance_dir
     try:
-        settings.runtime_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if folder.stat().st_uid != os.geteuid():
-            raise ConfigError(f"{folder} belongs to somebody else; see --runtime-dir")
-        lock = (folder / "lock").open("w")
+        settings.runtime_dir.parent.mkdir(parents=True, exist_ok=True)
+        for private in (settings.runtime_dir, folder):
+            private.mkdir(mode=0o700, exist_ok=True)
+            if not is_ours(private):
+                raise ConfigError(
+                    f"{private} is not a folder that only we can write to; see --runtime-dir"
+                )
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        lock = os.fdopen(os.open(folder / "lock", flags, 0o600), "w")
     except OSError as error:
         raise ConfigError(f"cannot use the runtime folder {folder}: {error.strerror}") from error
     with lock:
@@ -167,8 +172,8 @@ def _instance(settings: Settings) -> Iterator[Path]:
         try:
             yield folder
         finally:
-            for path in folder.iterdir():
-                path.unlink()
+            for path in (*folder.glob("*.sock"), folder / "instance.json", folder / "lock"):
+                path.unlink(missing_ok=True)
             folder.rmdir()
 
 

@@ -76,10 +76,6 @@ class AttachTimeoutError(RestoreError):
     errno = _errno.ETIMEDOUT
 
 
-class ReadOnlyError(RestoreError):
-    errno = _errno.EROFS
-
-
 class GoneError(RestoreError):
     """The backup behind a node id is no longer in the catalog."""
 

@@ -148,8 +148,11 @@ class SqlCatalog(Catalog):
         """Build a backup from its rows, which come in order of the disks' ids."""
         disks: dict[int, DiskRecord] = {}
         for _, _, _, number, index, path, key, size_gb in rows:
-            if number <= 0 or index is None or index < 0:
+            if not isinstance(index, int) or number <= 0 or index < 0:
                 self._warn(f"backup {backup_id}: disk {number} with disk_index {index} left out")
+                continue
+            if not isinstance(path, str | None) or "\0" in (path or ""):
+                self._warn(f"backup {backup_id}: the file of disk {index} is no path; left out")
                 continue
             if not path:
                 self._warn(f"backup {backup_id}: the catalog names no file for disk {index}")
@@ -220,4 +223,7 @@ def _utc(value: object) -> datetime | None:
             return None
     if not isinstance(value, datetime):
         return None
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:  # the year 10000, in UTC
+        return None

@@ -12,7 +12,8 @@ from typing import Any
 import click
 import httpx
 
-from restorefs.config import real_mountpoint
+from restorefs.cli.text import printable
+from restorefs.config import is_ours, real_mountpoint
 
 _SECONDS = 300.0  # attaching every disk of a backup, one after the other
 
@@ -58,13 +59,15 @@ class DaemonClient:
             ) from error
         answer = response.json()
         if response.is_error:
-            raise click.ClickException(answer["detail"])
+            raise click.ClickException(printable(answer["detail"]))
         return answer
 
 
 def _instances(runtime_dir: Path) -> Iterator[tuple[str, Path]]:
     """Yield the mountpoint and socket of every daemon that is alive."""
     try:
+        if not is_ours(runtime_dir):
+            raise click.ClickException(f"{runtime_dir} may be written by others: not trusted")
         for folder in sorted(runtime_dir.iterdir()):
             try:
                 told = json.loads((folder / "instance.json").read_text())

@@ -14,6 +14,7 @@ import click
 import restorefs
 from restorefs.cli import show
 from restorefs.cli.params import DiskIndex, Duration, Mask, Size
+from restorefs.cli.text import PrintableFormatter, printable
 from restorefs.config import Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
 
@@ -52,9 +53,9 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*args, **kwargs)
         except ConfigError as error:
-            raise click.UsageError(str(error)) from error
+            raise click.UsageError(printable(str(error))) from error
         except RestoreError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(printable(str(error))) from error
 
     return wrapped
 
@@ -217,7 +218,7 @@ def scan(folder: Path, catalog_url: str, as_json: bool) -> None:
         )
         return
     for text in report.lines():
-        click.echo(text)
+        click.echo(printable(text))
 
 
 @main.group()
@@ -385,8 +386,8 @@ def _quoted(backup: str) -> str:
 
 
 def _log_to_stderr(level: str) -> None:
-    logging.basicConfig(
-        stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(message)s"
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     for name in ("httpx", "hypercorn", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -5,7 +5,6 @@ or terminal control codes.
 """
 
 import json
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -15,11 +14,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from restorefs.cli.text import printable
+
 if TYPE_CHECKING:
     from restorefs.cli.examine import Finding
 
 _WIDE = 250
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def as_json(value: Any) -> None:
@@ -144,7 +144,7 @@ def _table(*headings: str) -> Table:
 
 
 def _plain(text: str) -> Text:
-    return Text(_UNPRINTABLE.sub("�", text))
+    return Text(printable(text))
 
 
 def _local(time: str | None) -> str:

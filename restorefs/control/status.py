@@ -42,6 +42,7 @@ class Status:
             "disks": len(namespace.disks),
             "max_attached": settings.max_attached,
             "idle_timeout_seconds": settings.idle_timeout,
+            "cache": {"hits": self.pool.cache.hits, "misses": self.pool.cache.misses},
             "attached": [
                 describe_attachment(disk, settings.idle_timeout) for disk in self.pool.attached
             ],

@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pyfuse3
 import trio
@@ -33,20 +34,26 @@ def prepare(mountpoint: Path) -> None:
     Raises ConfigError when it is no folder, or something is mounted there that is alive.
     """
     try:
-        mode = mountpoint.stat()
+        mountpoint.stat()
         os.statvfs(mountpoint)  # of a mount that died just now, the kernel still knows the rest
     except OSError as error:
         if error.errno != errno.ENOTCONN:
             raise ConfigError(
                 f"cannot mount on {mountpoint}: {error.strerror}; make the folder first"
             ) from error
+        mounted = _mounted(mountpoint)
+        if mounted is not None and mounted.kind != "fuse.restorefs":
+            raise ConfigError(
+                f"a dead mount ({mounted.kind}) that is not ours is on {mountpoint}: unmount it"
+            ) from error
         log.warning("cleaning up the dead mount that a crash left on %s", mountpoint)
         _unmount(mountpoint)
         return
     if not os.path.isdir(mountpoint):  # noqa: PTH112
         raise ConfigError(f"cannot mount on {mountpoint}: it is not a folder")
-    if _device(mountpoint) is not None:
-        raise ConfigError(f"something is mounted on {mountpoint} already (device {mode.st_dev})")
+    mounted = _mounted(mountpoint)
+    if mounted is not None:
+        raise ConfigError(f"something ({mounted.kind}) is mounted on {mountpoint} already")
 
 
 def _unmount(mountpoint: Path) -> None:
@@ -58,43 +65,48 @@ def _unmount(mountpoint: Path) -> None:
         raise ConfigError(f"cannot unmount {mountpoint}: {result.stderr.strip()}")
 
 
-async def serve(tree: Tree, mountpoint: Path, ready: Callable[[], None]) -> None:
-    """Mount, call `ready`, and serve until unmounted, stopped by stop(), or cancelled.
+class Mount:
+    """One mount. pyfuse3 serves one in a process."""
 
-    Unmounts at a proper end. After an unexpected error the mount is left dead on purpose: an empty
-    folder in its place could make `rsync --delete` empty somebody's mirror. Raises ConfigError
-    when mounting is refused.
-    """
-    options = {"fsname=restorefs", "subtype=restorefs", "ro", "nosuid", "nodev"}
-    options.add("default_permissions")
-    if os.geteuid() == 0:
-        options.add("allow_other")
-    try:
-        pyfuse3.init(Operations(tree), str(mountpoint), options)
-    except RuntimeError as error:
-        raise ConfigError(
-            f"cannot mount on {mountpoint}: {error}; see `restorefs check`"
-        ) from error
-    unmount = True
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(
-                partial(pyfuse3.main, min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS), name="fuse"
-            )
-            # Answered after the kernel's first request, which would undo the tuning.
-            await trio.to_thread.run_sync(os.stat, mountpoint, abandon_on_cancel=True)
-            _tune(mountpoint)
-            ready()
-    except Exception:
-        unmount = False
-        raise
-    finally:
-        pyfuse3.close(unmount=unmount)
+    def __init__(self, tree: Tree, mountpoint: Path) -> None:
+        self._tree = tree
+        self._mountpoint = mountpoint
+        self._stopping = False
 
+    async def serve(self, ready: Callable[[], None]) -> None:
+        """Mount, call `ready`, and serve until unmounted or stopped by stop().
 
-def stop() -> None:
-    """Take no more requests; serve() returns when those under way are answered."""
-    pyfuse3.terminate()
+        Unmounts at an end that was asked for. After anything else the mount is left dead on
+        purpose: an empty folder in its place could make `rsync --delete` empty somebody's mirror.
+        Raises ConfigError when mounting is refused.
+        """
+        options = {"fsname=restorefs", "subtype=restorefs", "ro", "nosuid", "nodev"}
+        options.add("default_permissions")
+        if os.geteuid() == 0:
+            options.add("allow_other")
+        try:
+            pyfuse3.init(Operations(self._tree), str(self._mountpoint), options)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"
+            ) from error
+        unmounted = False
+        try:
+            async with trio.open_nursery() as nursery:
+                main = partial(pyfuse3.main, min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
+                nursery.start_soon(main, name="fuse")
+                # Answered after the kernel's first request, which would undo the tuning.
+                await trio.to_thread.run_sync(os.stat, self._mountpoint, abandon_on_cancel=True)
+                _tune(self._mountpoint)
+                ready()
+            unmounted = True
+        finally:
+            pyfuse3.close(unmount=unmounted or self._stopping)
+
+    def stop(self) -> None:
+        """Take no more requests; serve() returns when those under way are answered."""
+        self._stopping = True
+        pyfuse3.terminate()
 
 
 def _tune(mountpoint: Path) -> None:
@@ -103,9 +115,10 @@ def _tune(mountpoint: Path) -> None:
     Many at once is also for calm: with the default of 12 requests in the background, one disk
     whose storage hangs would stop the read-ahead of all others.
     """
-    device = _device(mountpoint)
-    if device is None:
+    mounted = _mounted(mountpoint)
+    if mounted is None:
         return
+    device = mounted.device
     _mount_fusectl()
     minor = device.partition(":")[2]
     values = {
@@ -128,13 +141,20 @@ def _mount_fusectl() -> None:
         subprocess.run(command, capture_output=True, check=False)
 
 
-def _device(mountpoint: Path) -> str | None:
-    """Return "major:minor" of what is mounted exactly there, without asking the mount itself."""
+class _Mounted(NamedTuple):
+    """What is mounted: "major:minor", and the file system's type."""
+
+    device: str
+    kind: str
+
+
+def _mounted(mountpoint: Path) -> _Mounted | None:
+    """Return what is mounted exactly there, without asking the mount itself. See proc(5)."""
     wanted = os.fsencode(os.path.abspath(mountpoint))  # noqa: PTH100
     found = None
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        fields = line.split(b" ")
-        path = fields[4].decode("unicode_escape").encode("latin-1")
-        if path == wanted:
-            found = fields[2].decode()
+        fields, _, rest = line.partition(b" - ")
+        _, _, device, _, path, *_ = fields.split(b" ")
+        if path.decode("unicode_escape").encode("latin-1") == wanted:
+            found = _Mounted(device.decode(), rest.split(b" ")[0].decode())
     return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pyfuse3
 
-from restorefs.errors import NoAttributeError, NotFoundError
+from restorefs.errors import NoAttributeError, NotFoundError, RestoreError
 from restorefs.fuse.boundary import handler
 from restorefs.session.filedata import Data
 from restorefs.tree.nodeid import NodeId, is_above
@@ -95,10 +95,12 @@ class Operations(pyfuse3.Operations):
     @handler
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         folder = self._folders[fh]
+        sent = False
         if start_id < _DOTS:
             for item in (await self._dots(folder.node))[start_id:]:
                 if not pyfuse3.readdir_reply(token, item.name, _encode(item.entry), item.cookie):
                     return
+                sent = True
         cookie = max(start_id - _DOTS, 0)
         if cookie != folder.cookie:  # somebody seeks
             folder.batch, folder.position, folder.cookie = [], 0, cookie
@@ -106,19 +108,28 @@ class Operations(pyfuse3.Operations):
             return  # an empty folder, as opendir() found
         while True:
             if folder.position == len(folder.batch):
-                folder.batch, folder.position = await self._tree.readdir(folder.node, cookie), 0
+                try:
+                    folder.batch, folder.position = await self._tree.readdir(folder.node, cookie), 0
+                except RestoreError:
+                    if sent:
+                        return  # what is in this reply counts; the next request gets the error
+                    raise
                 if not folder.batch:
                     return
             for item in itertools.islice(folder.batch, folder.position, None):
                 entry = _encode(item.entry)
                 if not pyfuse3.readdir_reply(token, item.name, entry, item.cookie + _DOTS):
                     return
+                sent = True
                 folder.position += 1
                 cookie = folder.cookie = item.cookie
 
     async def _dots(self, node: NodeId) -> Sequence[Listed]:
         here = await self._tree.getattr(node)
-        parent = await self._tree.lookup(node, b"..")
+        try:
+            parent = await self._tree.lookup(node, b"..")
+        except RestoreError:
+            parent = here  # the kernel ignores what a listing says of "..", so it costs no name
         return (Listed(b".", here, 1), Listed(b"..", parent, _DOTS))
 
     @handler

@@ -6,6 +6,7 @@ or goes.
 """
 
 import logging
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +39,8 @@ class Ledger:
                 await trio.to_thread.run_sync(write)
             except CatalogError as error:
                 log.warning("the attach record was not written: %s", error)
+            except Exception:
+                log.exception("the attach record was not written")
 
     def close(self) -> None:
         """Take no more records."""
@@ -66,10 +69,15 @@ class Ledger:
         folder = self._mountpoint / "backups" / disk.record.backup_id
         return AttachRecord(
             backup_disk_id=disk.record.id,
-            mount_path=str(folder / f"disk{disk.record.disk_index}"),
-            socket_path=str(disk.server.socket_path),
+            mount_path=_text(folder / f"disk{disk.record.disk_index}"),
+            socket_path=_text(disk.server.socket_path),
             filesystem_type=disk.filesystems,
             created_at=disk.attached_at,
             last_accessed_at=accessed,
             expires_at=accessed + keeps if self._idle_timeout else None,
         )
+
+
+def _text(path: Path) -> str:
+    """Return a path as a database takes it: what is not UTF-8 is replaced."""
+    return os.fsencode(path).decode(errors="replace")

@@ -84,10 +84,10 @@ class Pool:
         self.settings = settings
         self.failures: dict[int, Failure] = {}
         self._logged: dict[int, set[str]] = {}
-        self._cache = cache
+        self.cache = cache
         self._ledger = ledger
         self._attached: dict[int, AttachedDisk] = {}
-        self._attaching: dict[int, Once[AttachedDisk]] = {}
+        self._attaching: dict[DiskRecord, Once[AttachedDisk]] = {}
         self._inspecting: set[int] = set()
         self._threads = trio.CapacityLimiter(math.inf)
         self._nursery: trio.Nursery | None = None
@@ -129,15 +129,29 @@ class Pool:
         await self._let_go(disk, why)
         return True
 
+    def withdraw(self, disk_id: int, why: str) -> None:
+        """Let a disk go that left the catalog, without waiting for the requests under way."""
+        self.failures.pop(disk_id, None)
+        self._logged.pop(disk_id, None)
+        self._end_soon(disk_id, why)
+
+    def _end_soon(self, disk_id: int, why: str) -> None:
+        disk = self._attached.pop(disk_id, None)
+        if disk is not None:
+            assert self._nursery is not None
+            self._nursery.start_soon(self._end, disk, why)
+
     async def attach(self, record: DiskRecord) -> AttachedDisk:
         """Return the disk, attaching it if need be; the caller sets it in use without an await."""
         disk = self._attached.get(record.id)
         if disk is not None:
-            return disk
-        once = self._attaching.get(record.id)
+            if disk.record == record:
+                return disk
+            await self._let_go(disk, "the catalog says otherwise now")
+        once = self._attaching.get(record)
         if once is None:
             assert self._nursery is not None, "the pool is not running"
-            once = self._attaching[record.id] = Once()
+            once = self._attaching[record] = Once()
             self._nursery.start_soon(
                 self._attach_once, once, record, name=f"attach {_name(record)}"
             )
@@ -147,7 +161,7 @@ class Pool:
         try:
             await once.run(functools.partial(self._attach, record))
         finally:
-            del self._attaching[record.id]
+            del self._attaching[record]
         if once.error is None:
             self.failures.pop(record.id, None)
             self._logged.pop(record.id, None)
@@ -167,10 +181,11 @@ class Pool:
                 log.warning("%s: further errors of this disk are not logged", _name(record))
 
     async def _attach(self, record: DiskRecord) -> AttachedDisk:
-        await self._make_room()
         began = trio.current_time()
         with trio.move_on_after(self.settings.attach_timeout):
+            await self._make_room()
             disk = await self._start(record)
+            self._end_soon(record.id, "the catalog says otherwise now")  # attached meanwhile
             self._attached[record.id] = disk
             self._ledger.attached(disk)
             log.info(
@@ -215,7 +230,7 @@ class Pool:
             except StorageError as error:
                 raise StorageError(server.reason() or str(error)) from None
             self._nursery.start_soon(transport.run, name=f"nbd {name}")
-            device = CachedDisk(self._cache, transport)
+            device = CachedDisk(self.cache, transport)
             table = await read_table(device)
             contents = await identify_all(table)
         except BaseException:
@@ -255,9 +270,12 @@ class Pool:
             await self._let_go(disk, "its server ended")
 
     async def _let_go(self, disk: AttachedDisk, why: str) -> None:
-        if self._attached.get(disk.record.id) is not disk:
-            return
-        del self._attached[disk.record.id]  # from here on a new request attaches again
+        if self._attached.get(disk.record.id) is disk:
+            del self._attached[disk.record.id]  # from here on a new request attaches again
+            await self._end(disk, why)
+
+    async def _end(self, disk: AttachedDisk, why: str) -> None:
+        """End the server of a disk that is no longer in the pool, after its last request."""
         try:
             while disk.in_use:
                 await disk.idle.wait()

@@ -26,11 +26,13 @@ _STOP_SECONDS = 5.0
 class QemuNbd:
     """A running qemu-nbd that serves one image, read-only, on a unix socket."""
 
-    def __init__(self, process: subprocess.Popen[bytes], stderr: int, socket_path: Path) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], pidfd: int, stderr: int, socket_path: Path
+    ) -> None:
         self.process = process
         self.socket_path = socket_path
         self._stderr = stderr
-        self._pidfd = os.pidfd_open(process.pid)
+        self._pidfd = pidfd
 
     @classmethod
     def start(cls, blockdev: str, socket_path: Path) -> "QemuNbd":
@@ -43,7 +45,10 @@ class QemuNbd:
         if None in programs:
             raise StorageError("qemu-nbd, setpriv or sh is not installed; see `restorefs check`")
         setpriv, shell, qemu_nbd = [str(path) for path in programs]
-        guarded = [setpriv, "--pdeathsig", "KILL", "--", shell, "-c", _SCRIPT, "sh"]
+        guarded = [setpriv, "--pdeathsig", "KILL", "--no-new-privs"]
+        if os.geteuid() == 0:  # it reads images of any owner, and may do nothing else as root
+            guarded += ["--bounding-set", "-all,+dac_read_search", "--inh-caps", "-all"]
+        guarded += ["--", shell, "-c", _SCRIPT, "sh"]
         serve = [qemu_nbd, "--read-only", "--cache=writeback", blockdev]
         # Neither end blocks: a child with much to say loses words, it does not hang.
         stderr, child_stderr = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -57,16 +62,23 @@ class QemuNbd:
                     stdin=listener.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=child_stderr,
-                    env=os.environ | {"LISTEN_FDS": "1"},
+                    # Not ours: it may hold the catalog's password.
+                    env={"PATH": os.defpath, "LANG": "C", "LISTEN_FDS": "1"},
                     start_new_session=True,
                 )
+            try:
+                pidfd = os.pidfd_open(process.pid)
+            except OSError:
+                process.kill()
+                process.wait()
+                raise
         except OSError as error:
             os.close(stderr)
             socket_path.unlink(missing_ok=True)
             raise StorageError(f"cannot start qemu-nbd: {error}") from error
         finally:
             os.close(child_stderr)
-        return cls(process, stderr, socket_path)
+        return cls(process, pidfd, stderr, socket_path)
 
     def reason(self) -> str:
         """Return what qemu-nbd has said on stderr, on one line; empty if nothing."""

@@ -11,7 +11,7 @@ import trio
 
 from restorefs.catalog.base import Catalog
 from restorefs.catalog.records import BackupRecord
-from restorefs.errors import CatalogError
+from restorefs.errors import CatalogError, RestoreError
 from restorefs.session.pool import Pool
 from restorefs.tree.namespace import Namespace
 from restorefs.tree.tree import Tree
@@ -35,16 +35,24 @@ class Refresher:
 
     async def load(self) -> None:
         """Ask the catalog once and make the tree as it says. Raises CatalogError."""
-        backups = tuple(await trio.to_thread.run_sync(self._catalog.backups))
-        if backups == self._known:
-            return
-        namespace = await trio.to_thread.run_sync(Namespace, backups, self._started_ns)
+        try:
+            backups = tuple(
+                await trio.to_thread.run_sync(self._catalog.backups, abandon_on_cancel=True)
+            )
+            if backups == self._known:
+                return
+            namespace = await trio.to_thread.run_sync(Namespace, backups, self._started_ns)
+        except RestoreError:
+            raise
+        except Exception as error:  # whatever somebody wrote into a database must not end us
+            log.exception("unexpected error in the catalog")
+            raise CatalogError(f"{self.catalog_name} cannot be understood: {error!r}") from error
         before = self._tree.namespace
         self._known = backups
         self._tree.namespace = namespace
         for disk_id, disk in before.disks.items():
             if namespace.disks.get(disk_id) != disk:
-                await self._pool.detach(disk_id, "it left the catalog")
+                self._pool.withdraw(disk_id, "it left the catalog")
 
     def wake(self) -> None:
         """Ask the catalog at once."""

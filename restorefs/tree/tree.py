@@ -5,8 +5,8 @@ hands over to the next. Must not know who asks. Every method raises RestoreError
 for a name, Gone for a node whose backup has left the catalog, and what attaching, the reader
 and the storage raise.
 
-Concurrency: nothing is locked; the namespace is replaced whole, and every method looks at it once,
-before its first await.
+Concurrency: nothing is locked; the namespace is replaced whole, so that after an await a backup may
+be gone: what is looked up then may raise GoneError.
 """
 
 import os
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from restorefs.catalog.records import DiskRecord
 from restorefs.errors import (
+    DamagedError,
     GoneError,
     IsAFolderError,
     NotAFolderError,
@@ -38,6 +39,12 @@ ABOVE_TTL = 1.0
 """Seconds that a caller may keep what the catalog can change."""
 GUEST_TTL = 86_400.0
 """Seconds that a caller may keep what lies in a guest: it never changes."""
+
+
+_COOKIE_MASK = (1 << 62) - 1
+_LISTING = 8192
+"""Entries that one request goes on for: readers look at a large folder in large pieces. The first
+request of a listing answers with the first few."""
 
 
 class Entry(NamedTuple):
@@ -93,7 +100,7 @@ class Tree:
                 return self._above_entry(self._above(above.parent))
             if above.disk is not None:
                 async with self._pool.use(above.disk) as disk:
-                    return await self._lookup_in_disk(disk, name)
+                    return _fleeting(await self._lookup_in_disk(disk, name))
             child = (above.children or {}).get(name)
             if child is None:
                 raise NotFoundError(f"no {os.fsdecode(name)!r} in {os.fsdecode(above.name)!r}")
@@ -109,12 +116,14 @@ class Tree:
         if is_above(node):
             above = self._above(node)
             if above.disk is None:
-                return self._list_above(above)[cookie:]
+                return self._list_above(above, cookie)
             async with self._pool.use(above.disk) as disk:
                 if disk.whole is None:
-                    return [item for item in await self._list_disk(disk) if item.cookie > cookie]
-                where = GuestNode(above.disk.id, WHOLE_DISK_INDEX, VOLUME_FOLDER)
-                return await self._list_guest(disk, where, cookie)
+                    found = [item for item in await self._list_disk(disk) if item.cookie > cookie]
+                else:
+                    where = GuestNode(above.disk.id, WHOLE_DISK_INDEX, VOLUME_FOLDER)
+                    found = await self._list_guest(disk, where, cookie)
+                return [item._replace(entry=_fleeting(item.entry)) for item in found]
         record, guest_node = self._guest_node(node)
         async with self._pool.use(record) as disk:
             return await self._list_guest(disk, guest_node, cookie)
@@ -181,16 +190,24 @@ class Tree:
         uid, gid = os.geteuid(), os.getegid()
         return Attributes(0, mode, 2, uid, gid, 0, 0, 0, time_ns, time_ns, time_ns)
 
-    def _list_above(self, above: Above) -> list[Listed]:
+    def _list_above(self, above: Above, cookie: int) -> list[Listed]:
+        """List in the order of the node ids: a cookie stays true when others come and go."""
         if above.children is None:
             raise NotAFolderError("not a folder")
+        children = sorted(
+            (node & _COOKIE_MASK, name, node) for name, node in above.children.items()
+        )
         return [
-            Listed(name, self._above_entry(self._above(node)), index + 1)
-            for index, (name, node) in enumerate(above.children.items())
+            Listed(name, self._above_entry(self._above(node)), position)
+            for position, name, node in children
+            if position > cookie
         ]
 
     def _disk_folder(self, record: DiskRecord) -> NodeId:
-        return self.namespace.disk_folders[record.id]
+        node = self.namespace.disk_folders.get(record.id)
+        if node is None:
+            raise GoneError("this backup is no longer in the catalog")
+        return node
 
     # --- a disk's folder ----------------------------------------------------------------------
 
@@ -249,13 +266,22 @@ class Tree:
         node = self._encode(disk, where.volume, inode, root)
         if is_above(node):
             return self._above_entry(self._above(node))
-        return self._guest_entry(node, await filesystem.attributes(inode))
+        try:
+            return self._guest_entry(node, await filesystem.attributes(inode))
+        except NotFoundError as error:  # the name is there, so this is damage, not absence
+            raise DamagedError(
+                f"{os.fsdecode(name)!r} names an inode not in use: {error}"
+            ) from None
 
     async def _list_guest(self, disk: AttachedDisk, where: GuestNode, cookie: int) -> list[Listed]:
         filesystem = (await disk.guest(where.volume)).filesystem
         root = filesystem.root
         async with aclosing(filesystem.readdir(_inode(where, root), cookie)) as batches:
-            batch: list[DirEntry] = await anext(batches, [])
+            batch: list[DirEntry] = []
+            async for part in batches:
+                batch += part
+                if cookie == 0 or len(batch) >= _LISTING:
+                    break
         encode, show = self._ids.encode, self._presentation.attributes
         disk_id, volume = where.disk_id, where.volume
         return [
@@ -271,6 +297,12 @@ class Tree:
             )
             for item in batch
         ]
+
+
+def _fleeting(entry: Entry) -> Entry:
+    """Return an entry that is found by a name above the guests: the name may come to mean another
+    backup's disk, so nobody may keep it for long."""
+    return entry._replace(ttl=ABOVE_TTL)
 
 
 def _inode(where: GuestNode, root: int) -> int:

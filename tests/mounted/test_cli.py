@@ -14,7 +14,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from restorefs.cli import main
 from tests.mounted.conftest import Serve
 from tests.mounted.daemon import RESTOREFS, Daemon, Place, is_mounted, restorefs, served
 from tests.mounted.disks import Sample
@@ -36,26 +38,36 @@ COMMANDS = (
 )
 
 
+@pytest.fixture(scope="module")
+def shared(sample: Sample) -> Iterator[Daemon]:
+    with served("--images", sample.repository) as daemon:
+        yield daemon
+
+
 @pytest.fixture
-def daemon(serve: Serve, sample: Sample) -> Daemon:
-    return serve("--images", sample.repository)
+def daemon(shared: Daemon) -> Daemon:
+    """A daemon without anything attached."""
+    for name in shared.attached():
+        backup, _, disk = name.rpartition("/")
+        assert shared.cli("detach", backup, disk).code == 0
+    return shared
 
 
 # --- help and arguments --------------------------------------------------------------------------
 
 
 def test_help() -> None:
-    top = restorefs("--help")
-    assert top.code == 0
+    top = CliRunner().invoke(main, ["--help"], prog_name="restorefs")
+    assert top.exit_code == 0
     for command in COMMANDS:
-        done = restorefs(*command, "--help")
-        assert done.code == 0
-        assert done.out.startswith(f"Usage: restorefs {' '.join(command)} ")
-        assert len(done.out.splitlines()) > 5
-        assert max(map(len, done.out.splitlines())) <= 100
+        done = CliRunner().invoke(main, [*command, "--help"], prog_name="restorefs")
+        assert done.exit_code == 0
+        assert done.output.startswith(f"Usage: restorefs {' '.join(command)} ")
+        assert len(done.output.splitlines()) > 5
+        assert max(map(len, done.output.splitlines())) <= 100
         if len(command) == 1:
-            assert re.search(rf"^  {command[0]}  +\w", top.out, re.MULTILINE)
-    assert restorefs("-h").out == top.out
+            assert re.search(rf"^  {command[0]}  +\w", top.output, re.MULTILINE)
+    assert restorefs("-h").out == top.output
     assert re.fullmatch(r"restorefs, version \d+\.\d+\.\d+\n", restorefs("--version").out)
 
 
@@ -78,10 +90,10 @@ def test_help() -> None:
     ids=" ".join,
 )
 def test_wrong_arguments(args: list[str]) -> None:
-    done = restorefs(*args)
-    assert done.code == 2
-    assert done.out == ""
-    assert "Error: " in done.err or "Usage: " in done.err
+    done = CliRunner().invoke(main, args, prog_name="restorefs")
+    assert done.exit_code == 2
+    assert done.stdout == ""
+    assert "Usage: restorefs " in done.stderr
 
 
 def test_no_daemon(place: Place) -> None:

@@ -166,11 +166,12 @@ async def test_a_bad_sector_is_an_error_and_the_rest_stays_readable(image: Path)
 
 
 class Reads:
-    """Reads of a disk at once, and how each ended."""
+    """Reads of a disk at once, and how each ended; they begin when `go` is set."""
 
-    def __init__(self, device: CachedDisk, count: int) -> None:
+    def __init__(self, device: CachedDisk, count: int, go: trio.Event | None = None) -> None:
         self.device = device
         self.count = count
+        self.go = go
         self.errors: list[RestoreError] = []
 
     async def run(self) -> None:
@@ -179,6 +180,8 @@ class Reads:
                 nursery.start_soon(self._read, number * SMALL_SLOT)
 
     async def _read(self, offset: int) -> None:
+        if self.go is not None:
+            await self.go.wait()
         try:
             assert await self.device.read(offset, 4096) == DISK[offset : offset + 4096]
         except RestoreError as error:
@@ -252,14 +255,16 @@ async def test_readers_that_find_the_server_dead_do_not_spoil_each_others_slots(
     async with served(image) as dead, served(image) as alive:
         broken = CachedDisk(cache, dead.transport)
         sound = CachedDisk(cache, alive.transport)
-        assert await broken.read(0, 4096) == DISK[:4096]
-        os.kill(dead.pid, signal.SIGKILL)
-        wait_for_end(dead.pid)
-        failing, reads = Reads(broken, 40), Reads(sound, 150)
+        go = trio.Event()
+        failing, reads = Reads(broken, 40, go), Reads(sound, 150, go)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(failing.run)
             nursery.start_soon(reads.run)
-        assert len(failing.errors) == 39, "all but what was in the cache"
+            await wait_all_tasks_blocked()
+            os.kill(dead.pid, signal.SIGKILL)
+            wait_for_end(dead.pid)
+            go.set()
+        failing.check_all_failed(StorageError, "ended")
         assert reads.errors == []
         await dead.transport.wait_closed()
 

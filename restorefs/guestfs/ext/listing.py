@@ -32,7 +32,7 @@ async def list_entries(
     Raises DamagedError for a block that cannot be read, whatever else could be listed.
     """
     form = await folder.name_form()
-    position, window = cookie, _FIRST_WINDOW
+    position, window = cookie, _LARGEST_WINDOW if cookie else _FIRST_WINDOW
     while position < folder.end:
         names, records, end = await _read_window(folder, form, position, window)
         entries = await _with_attributes(folder, inodes, names, records)
