@@ -6,12 +6,12 @@ block, one at a time, from any thread.
 
 **Numbers.** Node ids hold a disk's number in 21 bits, and a program (an NFS client, say) may come
 back with one after a restart; so a number is computed from what the disk is (its backup's folder,
-its index, its image's path and time of change), not counted. 21 bits are few: among 1,000 disks
-some two share a number with a chance of one in five, among 10,000 surely. Then the later one takes the next free
+its index, its image's path), not counted. 21 bits are few: among 1,000 disks some two share a
+number with a chance of one in five, among 10,000 surely. Then the later one takes the next free
 number, "later" by the time in the backup's or the image's name, so that a new backup does not move
 an old one. What remains: when the earlier of such a pair is deleted, the other has another number
 in a daemon that starts afterwards. Within one process a number, once given, never means another
-disk.
+disk; an image put in another's place (its time of change tells) is another disk.
 """
 
 import hashlib
@@ -129,6 +129,5 @@ def _age(key: _Key, image: Image) -> tuple[datetime, datetime, _Key]:
 
 
 def _hash(key: _Key) -> int:
-    time = key.modified.isoformat().encode()
-    parts = (os.fsencode(key.folder), b"%d" % key.disk_index, os.fsencode(key.path), time)
-    return int.from_bytes(hashlib.blake2b(b"\0".join(parts), digest_size=8).digest()) % _MOST + 1
+    name = b"\0".join((os.fsencode(key.folder), b"%d" % key.disk_index, os.fsencode(key.path)))
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()) % _MOST + 1

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +29,6 @@ from tests.tools import wait_until
 
 RESTOREFS = Path(sys.executable).with_name("restorefs")
 SECONDS = 60.0
-_MARKER = "RESTOREFS_TEST_RUN"
 _QUIET = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO) |restorefs: ")
 
 
@@ -99,10 +97,9 @@ class Process:
     def state(self) -> str:
         """Its state as proc(5) says: "T" when stopped, "" when it has ended."""
         try:
-            stat = Path(f"/proc/{self.pid}/stat").read_text()
+            return _stat(self.pid)[0]
         except (FileNotFoundError, ProcessLookupError):
             return ""
-        return stat.rpartition(")")[2].split()[0]
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -151,7 +148,7 @@ class Daemon:
         self.lines: list[str] = []
         self._prefix = prefix
         self._expected: list[re.Pattern[str]] = []
-        self._marker = str(uuid.uuid4())
+        self._seen: dict[int, Process] = {}
         self._said = threading.Condition()
         self._killed = False
         self._process = subprocess.Popen(
@@ -168,7 +165,7 @@ class Daemon:
             text=True,
             errors="backslashreplace",
             # What Python warns of, such as a file that is not closed, is in the log then.
-            env=_environment({"PYTHONWARNINGS": "default", _MARKER: self._marker, **(env or {})}),
+            env=_environment({"PYTHONWARNINGS": "default", **(env or {})}),
             start_new_session=True,
         )
         self.process = Process(self._process.pid)
@@ -240,14 +237,16 @@ class Daemon:
         wait_until(waiting, f"{requests} requests wait for {disk}")
 
     def children(self) -> list[int]:
-        """Return every process that it started and that lives, its own children or not."""
-        marked = f"{_MARKER}={self._marker}".encode()
+        """Return its child processes that live. Each one seen must have ended when it has."""
         found = []
         for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and int(folder.name) != self.pid:
-                with suppress(OSError):  # it has ended, or is not for us to look at
-                    if marked in (folder / "environ").read_bytes().split(b"\0"):
+            if folder.name.isdigit():
+                with suppress(OSError):  # it has ended
+                    state, parent = _stat(int(folder.name))[:2]
+                    if int(parent) == self.pid and state not in "XZ":
                         found.append(int(folder.name))
+                        if found[-1] not in self._seen:
+                            self._seen[found[-1]] = Process(found[-1])
         return found
 
     def server(self, disk: str) -> Process:
@@ -256,15 +255,20 @@ class Daemon:
 
     # --- its end --------------------------------------------------------------------------------
 
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
-        """End it by a signal."""
+    def send(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self.children()
         self.process.send(number)
+
+    def stop(self) -> None:
+        """End it."""
+        self.send(signal.SIGTERM)
         self.process.wait()
 
     def kill(self) -> None:
         """End it as a crash would: the mount stays, dead."""
         self._killed = True
-        self.process.send(signal.SIGKILL)
+        self.send(signal.SIGKILL)
         self._process.wait()
 
     def check(self) -> None:
@@ -273,7 +277,8 @@ class Daemon:
             self.stop()
         code = self._process.wait()
         self._follower.join()
-        wait_until(lambda: not self.children(), f"{self.children()} have ended")
+        for child in self._seen.values():
+            child.wait()
         if not self._killed:
             assert code == 0, f"ended with {code}:\n{self.log}"
             assert not is_mounted(self.mountpoint.resolve()), f"still mounted:\n{self.log}"
@@ -289,11 +294,11 @@ class Daemon:
 
     def destroy(self) -> None:
         """Leave nothing of it, in whatever state it is."""
-        self.process.send(signal.SIGKILL)
+        self.send(signal.SIGKILL)
         self._process.wait()
-        for pid in self.children():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        for child in self._seen.values():
+            child.send(signal.SIGKILL)
+            child.close()
         self._follower.join()
         assert self._process.stderr is not None
         self._process.stderr.close()
@@ -334,6 +339,11 @@ def unmount_all(folder: Path) -> None:
     while is_mounted(folder):
         command = ["umount", "--lazy"] if os.geteuid() == 0 else ["fusermount3", "-uz"]
         subprocess.run([*command, str(folder)], check=True)
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of /proc/PID/stat from the third one, the state, on; see proc(5)."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 def is_mounted(folder: Path) -> bool:

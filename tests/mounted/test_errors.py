@@ -330,11 +330,11 @@ def test_ending_while_attaching_hangs(serve: Serve, sample: Sample, tmp_path: Pa
         with storage.stopped(), reading(daemon.backups / "b1" / "disk0" / "big", 0) as reader:
             # Its open() waits, and the thread that looks at the image.
             wait_until(lambda: waits_for(daemon, shown), "the daemon waits for the storage")
-            daemon.process.send(signal.SIGTERM)
+            daemon.send(signal.SIGTERM)
             daemon.wait_logged("SIGTERM: ending")
             assert reader.blocked
             daemon.expect("WARNING not waiting for the requests")
-            daemon.process.send(signal.SIGTERM)
+            daemon.send(signal.SIGTERM)
             daemon.process.wait()
             assert reader.failed()
             daemon.check()
@@ -575,7 +575,7 @@ def test_a_backup_is_deleted_while_in_use(serve: Serve, sample: Sample, catalog:
             database.execute("PRAGMA foreign_keys = ON")
             database.execute("DELETE FROM backup_jobs WHERE id = ?", [sample.full])
         database.close()
-        daemon.process.send(signal.SIGHUP)
+        daemon.send(signal.SIGHUP)
         for server in servers:
             server.wait()
             server.close()

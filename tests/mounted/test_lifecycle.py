@@ -97,7 +97,7 @@ def test_a_new_backup_appears(serve: Serve, sample: Sample, tmp_path: Path) -> N
     daemon = serve("--images", repository)
     assert error_of(os.stat, daemon.backups / OTHER) == "ENOENT"
     away.rename(repository / sample.other)
-    daemon.process.send(signal.SIGHUP)
+    daemon.send(signal.SIGHUP)
     wait_until((daemon.backups / OTHER).exists, "the backup is there")
     assert (daemon.backups / OTHER / "part1" / "note").read_text() == "an old disk\n"
     assert sample.other in os.listdir(daemon.backups)
@@ -159,11 +159,11 @@ def test_a_second_signal_hurries(serve: Serve, sample: Sample) -> None:
     server = daemon.server(WEB1)
     with server.stopped(), reading(big, 8 * MIB) as reader:
         daemon.wait_under_way(WEB1)
-        daemon.process.send(signal.SIGTERM)
+        daemon.send(signal.SIGTERM)
         daemon.wait_logged("SIGTERM: ending")
         assert reader.blocked
         daemon.expect("WARNING not waiting for the requests")
-        daemon.process.send(signal.SIGTERM)
+        daemon.send(signal.SIGTERM)
         daemon.process.wait()
         assert reader.results() != digests(sample.sources.data / "big", 8 * MIB)
     server.close()
@@ -276,7 +276,7 @@ def test_handles_outlive_detach_and_restart(serve: Serve, catalog: Path, place: 
 
     with closing(sqlite3.connect(catalog)) as database, database:
         database.execute("DELETE FROM backup_disks WHERE backup_job_id = ?", [Sample.full])
-    second.process.send(signal.SIGHUP)
+    second.send(signal.SIGHUP)
     second.wait_logged(f"detached {WEB1}: it left the catalog")
     for path in paths[:3]:
         assert error_of(open_handle, handles[path], place.mountpoint) == "ESTALE"
@@ -546,7 +546,7 @@ def test_mariadb(
             "WARNING the attach record was not written",
             "WARNING the catalog can be read again",
         )
-        daemon.process.send(signal.SIGHUP)
+        daemon.send(signal.SIGHUP)
         daemon.wait_logged("the catalog cannot be read")
         assert daemon.status()["catalog_error"]
         assert "CANNOT BE READ NOW" in daemon.cli("status").out
@@ -558,7 +558,7 @@ def test_mariadb(
         assert daemon.cli("detach", sample.full, "1").code == 0
         assert (daemon.backups / OTHER / "part1/note").exists()
         daemon.wait_logged("the attach record was not written", 3)
-    daemon.process.send(signal.SIGHUP)
+    daemon.send(signal.SIGHUP)
     daemon.wait_logged("the catalog can be read again")
     assert daemon.status()["catalog_error"] is None
     assert "p@ss" not in daemon.log
@@ -568,7 +568,7 @@ def test_mariadb(
 def test_mariadb_that_hangs(serve: Serve, mariadb: MariaDb, mariadb_url: str) -> None:
     daemon = serve("--catalog", mariadb_url)
     with mariadb.hanging():
-        daemon.process.send(signal.SIGHUP)
+        daemon.send(signal.SIGHUP)
         # Nothing here waits for the catalog, which is being asked in the meantime.
         assert (daemon.backups / WEB1 / "small").read_text() == "small\n"
         assert (daemon.backups / OTHER / "part5" / "note").exists()
@@ -588,11 +588,11 @@ def test_signals_while_it_ends(serve: Serve, mariadb: MariaDb, mariadb_url: str)
         "the attach record is written",
     )
     with mariadb.hanging():
-        daemon.process.send(signal.SIGINT)
+        daemon.send(signal.SIGINT)
         daemon.wait_logged(f"detached {WEB1}")
         # Now it waits for the catalog, to take the record back.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            daemon.process.send(number)
+            daemon.send(number)
         assert not daemon.process.ended(0.1)
     daemon.check()
     assert mariadb.execute("SELECT 1 FROM restore_mounts", database="mounted") == []

@@ -74,7 +74,7 @@ class Gallery:
         image = self._repository / name / "disk0.qcow2"
         if not image.exists():
             qcow2(self._images(name), image)
-            self.daemon.process.send(signal.SIGHUP)
+            self.daemon.send(signal.SIGHUP)
         wait_until(folder.exists, f"{name} is shown")
         return folder
 

@@ -425,5 +425,6 @@ def test_in_one_process_a_number_never_means_another_disk(repository: Repository
     assert ids(catalog) == {(LATER, 0): number, (EARLIER, 0): number + 1}
     later.unlink()
     assert ids(catalog) == {(EARLIER, 0): number + 1}
+    # Another image in its place is another disk.
     repository.add(f"{LATER}/disk0.qcow2")
-    assert ids(catalog) == {(LATER, 0): number, (EARLIER, 0): number + 1}
+    assert ids(catalog) == {(LATER, 0): number + 2, (EARLIER, 0): number + 1}

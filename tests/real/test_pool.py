@@ -256,7 +256,8 @@ async def test_only_what_is_idle_goes(records: Sequence[DiskRecord], mock_clock:
 
 
 async def test_detaching_waits_for_the_requests_under_way(records: Sequence[DiskRecord]) -> None:
-    async with running_pool() as pool, trio.open_nursery() as nursery:
+    catalog = MemoryCatalog()
+    async with running_pool(catalog) as pool, trio.open_nursery() as nursery:
         detached = trio.Event()
 
         async def detach() -> None:
@@ -277,6 +278,11 @@ async def test_detaching_waits_for_the_requests_under_way(records: Sequence[Disk
         await detached.wait()
         await ended(pidfd)
         await until(lambda: servers() == [new])
+        successor = pool.find(1)
+        assert successor is not None
+        await use_once(pool, records[1])
+        await until(lambda: 2 in catalog.rows)  # and so all before it is written
+        assert catalog.rows[1].socket_path == str(successor.server.socket_path)
 
 
 async def test_a_detach_that_is_cancelled_still_ends_the_server(
