@@ -79,7 +79,7 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
 )
 @click.pass_context
 def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None:
-    r"""Browse VM backups: every disk of every backup as a folder of one read-only mount.
+    """Browse VM backups: every disk of every backup as a folder of one read-only mount.
 
     \b
     A first look, without any database:
@@ -92,7 +92,7 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     \b
     Tab completion for bash (zsh and fish likewise):
       eval "$(_RESTOREFS_COMPLETE=bash_source restorefs)"
-    """  # fmt: skip
+    """  # fmt: skip  # noqa: D301
     ctx.obj = {"mountpoint": mountpoint, "runtime_dir": runtime_dir.absolute()}
 
 
@@ -183,7 +183,7 @@ def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
 @json_option
 @told
 def scan(folder: Path, catalog_url: str, as_json: bool) -> None:
-    r"""Write the images found in FOLDER into an SQLite catalog, and say what was skipped and why.
+    """Write the images found in FOLDER into an SQLite catalog, and say what was skipped and why.
 
     \b
     Looks for:
@@ -191,7 +191,7 @@ def scan(folder: Path, catalog_url: str, as_json: bool) -> None:
       BACKUP/disk-0/*.qcow2   (dated ones: each an own restore point, the newest as BACKUP)
 
     Scanning again adds what is new and keeps the ids of what is known.
-    """
+    """  # noqa: D301
     from rich.console import Console
     from rich.progress import Progress
 

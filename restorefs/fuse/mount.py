@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pyfuse3
 import trio
 
-from restorefs.errors import ConfigError
+from restorefs.errors import ConfigError, StorageError
 from restorefs.fuse.operations import Operations
 from restorefs.tree.tree import Tree
 
@@ -102,6 +102,8 @@ class Mount:
             unmounted = True
         finally:
             pyfuse3.close(unmount=unmounted or self._stopping)
+        if _mounted(self._mountpoint) is not None:
+            raise StorageError(f"{self._mountpoint} could not be unmounted: unmount it by hand")
 
     def stop(self) -> None:
         """Take no more requests; serve() returns when those under way are answered."""

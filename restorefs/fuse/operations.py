@@ -125,11 +125,12 @@ class Operations(pyfuse3.Operations):
                 cookie = folder.cookie = item.cookie
 
     async def _dots(self, node: NodeId) -> Sequence[Listed]:
-        here = await self._tree.getattr(node)
+        # The kernel ignores the attributes that a listing gives these two.
+        here = Entry(node, None, 0, stat.S_IFDIR)
         try:
             parent = await self._tree.lookup(node, b"..")
         except RestoreError:
-            parent = here  # the kernel ignores what a listing says of "..", so it costs no name
+            parent = here  # damage there costs no name here
         return (Listed(b".", here, 1), Listed(b"..", parent, _DOTS))
 
     @handler

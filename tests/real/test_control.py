@@ -179,6 +179,7 @@ async def test_the_status_of_an_idle_daemon(sample: Sample) -> None:
             "disks": 3,
             "max_attached": 64,
             "idle_timeout_seconds": 3600.0,
+            "cache": {"hits": 0, "misses": 0},
             "attached": [],
             "failures": [],
         }
