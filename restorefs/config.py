@@ -78,9 +78,13 @@ class Settings:
     def check(self) -> None:
         """Raise ConfigError for what cannot work."""
         if (self.catalog_url is None) == (self.images is None):
-            raise ConfigError("say where the backups are: either --catalog URL or --images FOLDER")
+            raise ConfigError(
+                "say where the backups are: one of --catalog URL and --images FOLDER, not both"
+            )
         if len(os.fsencode(self.instance_dir)) > 80:
-            raise ConfigError(f"{self.runtime_dir} is too long a path for sockets; --runtime-dir")
+            raise ConfigError(
+                f"{self.runtime_dir} is too long a path for sockets: name a shorter --runtime-dir"
+            )
         self.check_outside(self.allowed_folders)
         if self.images is not None and self.mountpoint.is_relative_to(self.images):
             raise ConfigError(f"{self.mountpoint} lies inside the images folder {self.images}")

@@ -168,8 +168,13 @@ def _instance(settings: Settings) -> Iterator[Path]:
         for stale in folder.glob("*.sock"):
             stale.unlink()
         about = {"mountpoint": str(settings.mountpoint), "pid": os.getpid()}
-        (folder / "instance.json").write_text(json.dumps(about))
         try:
+            try:
+                (folder / "instance.json").write_text(json.dumps(about))
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot use the runtime folder {folder}: {error.strerror}"
+                ) from error
             yield folder
         finally:
             for path in (*folder.glob("*.sock"), folder / "instance.json", folder / "lock"):

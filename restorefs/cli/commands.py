@@ -365,7 +365,9 @@ def _check_images(
         catalog = open_catalog(catalog_url)
     disks = [disk for backup in catalog.backups() for disk in backup.disks]
     catalog.close()
-    found = []
+    found = list(examine.no_images(images)) if images is not None else []
+    if not quiet:
+        show.findings(found)
     for disk in track(disks, "examining images", console=Console(stderr=True), disable=quiet):
         finding = examine.image(disk, repositories)
         found.append(finding)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from restorefs.catalog.records import DiskRecord
+from restorefs.catalog.repository import find_backups
 from restorefs.errors import RestoreError
 from restorefs.session.qcow2 import inspect_chain
 
@@ -40,6 +41,13 @@ def machine(runtime_dir: Path) -> Iterator[Finding]:
     yield _module("pyfuse3", "install restorefs with its dependencies from PyPI")
     yield _fuse_device()
     yield _runtime(runtime_dir)
+
+
+def no_images(folder: Path) -> Iterator[Finding]:
+    """Yield what a folder holds under an image's name that cannot be one."""
+    for skipped in find_backups(folder, lambda _done, _all: None).skipped:
+        if skipped.path.suffix == ".qcow2":
+            yield Finding(str(skipped.path), False, skipped.reason)
 
 
 def image(record: DiskRecord, repositories: tuple[Path, ...]) -> Finding:

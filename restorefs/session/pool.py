@@ -277,8 +277,9 @@ class Pool:
     async def _end(self, disk: AttachedDisk, why: str) -> None:
         """End the server of a disk that is no longer in the pool, after its last request."""
         try:
-            while disk.in_use:
-                await disk.idle.wait()
+            with trio.move_on_after(_END_SECONDS):  # then they fail: storage may hang for ever
+                while disk.in_use:
+                    await disk.idle.wait()
         finally:  # also when cancelled: nobody else would ever do it
             disk.transport.close(StorageError(f"{disk.transport.name}: detached"))
             await disk.server.stop()

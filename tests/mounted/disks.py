@@ -52,7 +52,8 @@ def gpt(disk: Path, *parts: Part) -> Path:
 def mbr(disk: Path, primary: Sequence[Part], logical: Sequence[Part]) -> Path:
     """Put partitions on a disk with an MBR; part5 and on lie in an extended partition."""
     inside = [(kind, content, 1) for kind, content in logical]
-    room = sum(_size(content) + MIB for _, content in logical)
+    sizes = [c.stat().st_size if isinstance(c, Path) else c for _, c in logical]
+    room = sum(_whole_mib(size) + MIB for size in sizes)
     plain = [(kind, content, 0) for kind, content in primary]
     return _partitioned(disk, "dos", [*plain, ("5", room, 0), *inside])
 
@@ -65,9 +66,10 @@ def _partitioned(disk: Path, label: str, parts: Sequence[tuple[str, Path | int, 
     position = MIB
     for kind, content, gap in parts:
         start = position + gap * MIB
-        script.append(f"start={start // 512}, size={_size(content) // 512}, type={kind}")
+        size = content.stat().st_size if isinstance(content, Path) else content
+        script.append(f"start={start // 512}, size={-(-size // 512)}, type={kind}")
         contents.append((start, content))
-        position = start if kind == "5" else start + _size(content)
+        position = start if kind == "5" else start + _whole_mib(size)
     empty(disk, position + MIB)
     run("sfdisk", "--quiet", "--no-reread", "--no-tell-kernel", disk, input="\n".join(script))
     for start, content in contents:
@@ -76,8 +78,7 @@ def _partitioned(disk: Path, label: str, parts: Sequence[tuple[str, Path | int, 
     return disk
 
 
-def _size(content: Path | int) -> int:
-    size = content.stat().st_size if isinstance(content, Path) else content
+def _whole_mib(size: int) -> int:
     return -(-size // MIB) * MIB
 
 

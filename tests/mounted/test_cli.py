@@ -396,13 +396,23 @@ def test_as_an_unprivileged_user(anybody: Place, sample: Sample) -> None:
         (child,) = daemon.children()
         assert Path(f"/proc/{child}").stat().st_uid == ANYBODY.pw_uid
         assert daemon.cli("status", "--json").json["pid"] == daemon.pid
-        # Root may ask it too, and others may not.
+        # Root may ask it too.
         assert restorefs("--runtime-dir", anybody.runtime_dir, "status").code == 0
-        stranger = ("setpriv", "--reuid=12345", "--regid=12345", "--clear-groups")
-        asked = restorefs("--runtime-dir", anybody.runtime_dir, "status", prefix=stranger)
-        assert asked.code == 1
-        assert "only the daemon's own user and root" in asked.err
         daemon.check()
+
+
+def test_a_stranger_may_not_ask(daemon: Daemon, anybody: Place) -> None:
+    for runtime_dir, words in (
+        (daemon.place.runtime_dir, "only the daemon's own user and root may ask it"),
+        (anybody.runtime_dir, "no restorefs is running"),
+        (anybody.folder / "of-another", "not trusted"),
+    ):
+        if not runtime_dir.exists():
+            runtime_dir.mkdir()
+            os.chown(runtime_dir, 12_345, 12_345)
+        asked = restorefs("--runtime-dir", runtime_dir, "status", prefix=AS_ANYBODY)
+        assert asked.code == 1
+        assert words in asked.err
 
 
 def test_an_unprivileged_crash_is_cleaned_up(anybody: Place, sample: Sample) -> None:

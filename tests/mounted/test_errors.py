@@ -4,6 +4,7 @@
 # ruff: noqa: PTH101, PTH102, PTH104, PTH106, PTH108, PTH115, PTH208, PTH211 - system calls
 
 import os
+import re
 import signal
 import sqlite3
 import struct
@@ -460,39 +461,57 @@ def test_a_feature_that_is_not_known(serve: Serve, tmp_path: Path) -> None:
     assert os.listdir(disk / "part2") == ["lost+found"]
 
 
+ENCRYPTED = ("crypto_LUKS", "BitLocker")
+
+
+def test_partitions_that_hold_something_else(serve: Serve, tmp_path: Path) -> None:
+    """Whatever is not read says so by an error that names it; what never holds files is no folder."""
+    kinds = {sample.kind: sample.content for sample in SAMPLES}
+    parts = []
+    for kind, content in kinds.items():
+        parts.append((LINUX, tmp_path / kind))
+        parts[-1][1].write_bytes(content)
+    qcow2(gpt(tmp_path / "disk", *parts), tmp_path / "repository" / "b1" / "disk0.qcow2")
+    daemon = serve("--images", tmp_path / "repository")
+    disk = daemon.backups / "b1" / "disk0"
+    told_of = daemon.cli("disks", "b1", "--json").json["disks"][0]["volumes"]
+    assert [volume["filesystem"] for volume in told_of] == list(kinds)
+    names = {kind: f"part{number}" for number, kind in enumerate(kinds, 1)}
+    never_files = {names.pop("swap"), names.pop("swsuspend")}
+    assert set(os.listdir(disk)) == set(names.values())
+    assert all(error_of(os.stat, disk / name) == "ENOENT" for name in never_files)
+    for kind, name in names.items():
+        code = "ENOKEY" if kind in ENCRYPTED else "EOPNOTSUPP"
+        assert (disk / name).is_dir()
+        assert error_of(os.listdir, disk / name) == code
+        assert error_of(os.stat, disk / name / "file") == code
+        reason = os.getxattr(disk / name, XATTR).decode()
+        daemon.expect(f"WARNING b1/disk0: {re.escape(reason)}$")
+        assert reason.startswith(f"{name}: ")
+
+
 def test_disks_that_hold_something_else(serve: Serve, tmp_path: Path) -> None:
-    """Whatever a disk holds: what is not read is never shown as an empty folder."""
-    repository = tmp_path / "repository"
-    samples = {f"{number}": sample for number, sample in enumerate(SAMPLES)}
-    contents = {name: sample.content for name, sample in samples.items()}
-    contents["zeros"] = bytes(MIB)
-    contents["noise"] = tree.content("noise", MIB)
+    """The same of whole disks, and of what is nothing that anybody knows."""
+    contents = {sample.kind: sample.content for sample in SAMPLES if sample.kind in ENCRYPTED}
+    contents |= {s.kind: s.content for s in SAMPLES if s.kind in ("LVM2_member", "ntfs", "swap")}
+    contents |= {"zeros": bytes(MIB), "noise": tree.content("noise", MIB)}
     broken = bytearray(Gpt(4096, [entry(100, 3000)]).build())
     for sector in (1, 4095):
         broken[512 * sector + 24] ^= 0xFF
     contents["gpt"] = bytes(broken)
     for name, content in contents.items():
-        raw = tmp_path / "raw"
-        raw.write_bytes(content)
-        qcow2(raw, repository / name / "disk0.qcow2")
-    daemon = serve("--images", repository)
-    daemon.expect("ERROR gpt/disk0: .*GPT", "WARNING .*not read yet", "WARNING .*encrypted")
-    daemon.expect("WARNING .*nothing that restorefs recognises")
+        (tmp_path / "raw").write_bytes(content)
+        qcow2(tmp_path / "raw", tmp_path / "repository" / name / "disk0.qcow2")
+    daemon = serve("--images", tmp_path / "repository")
+    daemon.expect("ERROR gpt/disk0: .*GPT")
     for name in contents:
         folder = daemon.backups / name / "disk0"
-        code = error_of(os.listdir, folder)
-        reason = os.getxattr(folder, XATTR).decode()
-        if name == "gpt":
-            assert code == "EIO"
-        elif name in ("zeros", "noise"):
-            assert code == "EOPNOTSUPP"
-        else:
-            kind = samples[name].kind
-            encrypted = kind in ("crypto_LUKS", "BitLocker")
-            assert code == ("ENOKEY" if encrypted else "EOPNOTSUPP"), (kind, reason)
-            (disk,) = daemon.cli("disks", name, "--json").json["disks"] if encrypted else (None,)
-            assert disk is None or disk["volumes"][0]["filesystem"] == kind
-        assert error_of(os.stat, folder / "file") == code
+        code = "EIO" if name == "gpt" else "ENOKEY" if name in ENCRYPTED else "EOPNOTSUPP"
+        assert error_of(os.listdir, folder) == code, name
+        assert error_of(os.stat, folder / "file") == code, name
+        if name != "gpt":
+            daemon.expect(f"WARNING {name}/disk0: ")
+        told(daemon, name + "/disk0")
 
 
 def test_what_is_not_read_says_so(serve: Serve, sample: Sample) -> None:
