@@ -465,7 +465,7 @@ ENCRYPTED = ("crypto_LUKS", "BitLocker")
 
 
 def test_partitions_that_hold_something_else(serve: Serve, tmp_path: Path) -> None:
-    """Whatever is not read says so by an error that names it; what never holds files is no folder."""
+    """What is not read says so by an error that names it; what never holds files is no folder."""
     kinds = {sample.kind: sample.content for sample in SAMPLES}
     parts = []
     for kind, content in kinds.items():

@@ -397,9 +397,9 @@ def test_a_mountpoint_that_is_a_link(serve: Serve, sample: Sample, place: Place)
 
 def test_a_catalog_that_cannot_be(refused: Refused, sample: Sample, place: Place) -> None:
     images = ("--images", sample.repository)
-    assert "either --catalog URL or --images FOLDER" in refused(code=2)
+    assert "one of --catalog URL and --images FOLDER" in refused(code=2)
     both = ("--catalog", f"sqlite:///{place.folder}/c.db", *images)
-    assert "either --catalog URL or --images FOLDER" in refused(*both, code=2)
+    assert "one of --catalog URL and --images FOLDER" in refused(*both, code=2)
     for url in ("nonsense", "mysql+pymysql://u:secret@h"):
         said = refused("--catalog", url, code=2)
         assert "secret" not in said

@@ -283,7 +283,6 @@ def test_acls_and_attributes(sides: Sides) -> None:
     every = "find . -not -type l -print0 | sort -z | xargs -0"
     sides.same("sh", "-c", f"{every} getfacl --numeric")
     sides.same("sh", "-c", f"{every} getfattr --dump --match=- --encoding=hex", min_lines=50)
-    sides.same("sh", "-c", f"{every} getcap", min_lines=2)
     for side in (sides.kernel, sides.ours):
         assert error_of(os.getxattr, side / "big", "user.none") == "ENODATA"
         without = side / "acls" / "mask-only"

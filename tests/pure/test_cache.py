@@ -256,7 +256,7 @@ async def test_the_least_recently_used_range_goes_first() -> None:
     transport.answer()
     before = cache.misses
     for number in (0, *range(2, LARGE_SLOTS + 1)):
-        cache.unpin(await cache.pin(disk, number * LARGE, LARGE))
+        assert cache.prefetch(disk, number * LARGE, LARGE)
     assert cache.misses == before
     assert cache.prefetch(disk, LARGE, LARGE)
     assert cache.misses == before + 1

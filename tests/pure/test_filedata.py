@@ -368,6 +368,7 @@ async def test_files_across_two_disks() -> None:
     layouts = [
         Layout(Part(border - 3000, 6000), volume=volume),
         Layout(Part(border - UNIT, 2 * UNIT + Joined.GAP), volume=volume),
+        Layout(Part(border - UNIT // 2, UNIT + 300_000), volume=volume),
         Layout(Part(border + 10, 5000), volume=volume),
     ]
     async with world() as w, trio.open_nursery() as nursery:

@@ -32,7 +32,7 @@ from restorefs.errors import AttachTimeoutError, RestoreError, StorageError
 from restorefs.session.qcow2 import inspect_chain
 from restorefs.session.qemu_nbd import QemuNbd
 from tests.contracts.block import BlockDeviceContract
-from tests.real.attached import disk_content, ended, qcow2, served
+from tests.real.attached import Served, disk_content, ended, qcow2, served, until
 from tests.tools import require
 
 MIB = 1 << 20
@@ -267,6 +267,58 @@ async def test_readers_that_find_the_server_dead_do_not_spoil_each_others_slots(
         failing.check_all_failed(StorageError, "ended")
         assert reads.errors == []
         await dead.transport.wait_closed()
+
+
+def submit_many(disk: Served, count: int) -> list[tuple[Slot, RestoreError | None]]:
+    """Submit more reads than the socket takes while the server does not read from it; return the
+    list in which each appears when it is done."""
+    found: list[tuple[Slot, RestoreError | None]] = []
+    for _ in range(count):
+        slot = Slot(memoryview(bytearray(512)))
+
+        def done(error: RestoreError | None, slot: Slot = slot) -> None:
+            found.append((slot, error))
+
+        disk.transport.submit(slot, 512, 512, done)
+    return found
+
+
+async def test_more_requests_than_the_socket_takes(image: Path) -> None:
+    async with served(image) as disk:
+        os.kill(disk.pid, signal.SIGSTOP)
+        found = submit_many(disk, 2000)
+        await wait_all_tasks_blocked()
+        assert found == []
+        os.kill(disk.pid, signal.SIGCONT)
+        await until(lambda: len(found) == 2000)
+        assert all(error is None for _, error in found)
+        assert all(slot.view == DISK[512:1024] for slot, _ in found)
+
+
+async def test_a_server_that_is_killed_while_its_socket_is_full(image: Path) -> None:
+    async with served(image) as disk:
+        os.kill(disk.pid, signal.SIGSTOP)
+        found = submit_many(disk, 2000)
+        await wait_all_tasks_blocked()
+        os.kill(disk.pid, signal.SIGKILL)
+        await disk.transport.wait_closed()
+        await wait_all_tasks_blocked()
+        assert len(found) == 2000
+        assert all(isinstance(error, StorageError) for _, error in found)
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_connection_may_be_closed_at_any_moment(image: Path, steps: int) -> None:
+    """Also while the task that waits for the socket is about to."""
+    async with served(image) as disk:
+        os.kill(disk.pid, signal.SIGSTOP)
+        found = submit_many(disk, 2000)
+        for _ in range(steps):
+            await trio.lowlevel.checkpoint()
+        disk.transport.close(StorageError("let go"))
+        await wait_all_tasks_blocked()
+        assert len(found) == 2000
+        assert all(isinstance(error, StorageError) for _, error in found)
 
 
 async def test_a_closed_connection_fails_the_reads_in_flight_with_the_reason(image: Path) -> None:
