@@ -257,7 +257,8 @@ def files(draw: st.DrawFn) -> Layout:
     for length in draw(st.lists(lengths, min_size=1, max_size=8)):
         offset = st.integers(0, len(DISK) - length)
         aligned = offset.map(lambda at: at - at % 4096)
-        where = draw(st.one_of(offset, aligned, st.sampled_from(("hole", "encoded"))))
+        stored = st.sampled_from(("hole", "encoded"))
+        where: int | str = draw(st.one_of(offset, aligned, stored))
         parts.append(Part(where, length))
     return Layout(*parts)
 

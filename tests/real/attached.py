@@ -48,13 +48,12 @@ async def ended(pidfd: int) -> None:
 
 
 def servers() -> Sequence[int]:
-    """Return the process ids of the qemu-nbd children that this process has."""
+    """Return the process ids of the qemu-nbd children that the loop's thread has."""
     found = []
-    for task in Path("/proc/self/task").iterdir():
-        for pid in (task / "children").read_text().split():
-            command = Path("/proc", pid, "cmdline").read_bytes()
-            if b"qemu-nbd" in command or not command:  # a zombie has no command line
-                found.append(int(pid))
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        command = Path("/proc", pid, "cmdline").read_bytes()
+        if b"qemu-nbd" in command or not command:  # a zombie has no command line
+            found.append(int(pid))
     return found
 
 
@@ -130,7 +129,7 @@ class MemoryCatalog(Catalog):
     """
 
     def __init__(self, *backups: BackupRecord) -> None:
-        self.said = backups
+        self.said: Sequence[BackupRecord] = backups
         self.error: CatalogError | None = None
         self.rows: dict[int, AttachRecord] = {}
         self.calls: list[tuple[str, int]] = []
