@@ -36,6 +36,7 @@ from restorefs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 _END_SECONDS = 10.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 async def run(settings: Settings, ready: Callable[[str], None]) -> None:
@@ -113,8 +114,10 @@ async def _serve(
 
 async def _obey_signals(mount: Mount, services: trio.CancelScope, refresher: Refresher) -> None:
     """End the services at the first signal, and hurry at the second. Listens until cancelled, so
-    that no signal interrupts what is still to be tidied up."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    that no signal interrupts what is still to be tidied up; after that, none means anything."""
+    for each in _SIGNALS:  # what the receiver puts back when it closes
+        signal.signal(each, signal.SIG_IGN)
+    with trio.open_signal_receiver(*_SIGNALS) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
                 refresher.wake()

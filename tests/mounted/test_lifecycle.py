@@ -594,6 +594,7 @@ def test_signals_while_it_ends(serve: Serve, mariadb: MariaDb, mariadb_url: str)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             daemon.send(number)
         assert not daemon.process.ended(0.1)
+    wait_until(lambda: daemon.process.ended() or daemon.send(signal.SIGINT), "it ends")
     daemon.check()
     assert mariadb.execute("SELECT 1 FROM restore_mounts", database="mounted") == []
 
