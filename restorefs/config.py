@@ -101,12 +101,15 @@ class Settings:
 
     def bounded(self, timeout: float) -> float:
         """Return a timeout that ends before the kernel gives a FUSE request up; 0 is none."""
-        timeout = timeout or math.inf
+        return min(timeout or math.inf, self.request_timeout)
+
+    @property
+    def request_timeout(self) -> float:
+        """The seconds that a FUSE request may take; math.inf where the kernel does not bound it."""
         limits = []
         for name in ("default_request_timeout", "max_request_timeout"):
             try:
                 limits.append(float((_REQUEST_TIMEOUTS / name).read_text()))
             except (OSError, ValueError):
                 continue  # a kernel without such timeouts
-        kernel = min((limit for limit in limits if limit > 0), default=0.0)
-        return min(timeout, kernel * 0.8) if kernel else timeout
+        return min((limit * 0.8 for limit in limits if limit > 0), default=math.inf)

@@ -85,10 +85,12 @@ async def _serve(
         log.warning("removed %d attach records that a crashed daemon left behind", left)
     status = Status(settings.mountpoint, datetime.now(UTC), refresher, pool)
     app = make_app(status, tree, pool)
-    mount = Mount(tree, settings.mountpoint)
+    mount = Mount(tree, settings.mountpoint, settings.request_timeout)
 
     def mounted() -> None:
         count = len(tree.namespace.backups)
+        if not count:
+            log.warning("there are no backups in %s: %s", catalog.describe(), _shown(settings))
         line = f"{count} backups at {settings.mountpoint}"
         _notify_systemd(f"READY=1\nSTATUS={line}")
         ready(line)
@@ -142,6 +144,13 @@ def _open_catalog(settings: Settings) -> Catalog:
         return open_folder(settings.images)
     assert settings.catalog_url is not None
     return open_catalog(settings.catalog_url)
+
+
+def _shown(settings: Settings) -> str:
+    """Say what would be shown, to somebody who sees nothing."""
+    if settings.images is not None:
+        return "images are found as BACKUP/disk0.qcow2 and the like, see `restorefs scan --help`"
+    return "only disks with the status `completed` are shown"
 
 
 @contextmanager

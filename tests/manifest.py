@@ -21,14 +21,15 @@ import stat
 import sys
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from restorefs.block.base import BlockDevice
 from restorefs.errors import RestoreError
-from restorefs.guestfs.base import Attributes, GuestFilesystem, Inode
+from restorefs.guestfs.base import Attributes, DirEntry, GuestFilesystem, Inode
+from tests.listing import listings
 
 PIECE = 1 << 20
 WHOLE_HASH_LIMIT = 64 << 20
@@ -353,25 +354,31 @@ async def checked_children(
 ) -> list[tuple[bytes, Inode]]:
     """Return a folder's children by path, after asking for each of them in the other ways too."""
     children = []
-    async for batch in fs.readdir(folder):
-        for entry in batch:
-            where = joined(path, entry.name)
-            assert await fs.lookup(folder, entry.name) == entry.inode, f"{where!r}: lookup differs"
-            try:
-                attributes = await fs.attributes(entry.inode)
-            except RestoreError:
-                assert entry.attributes is None, f"{where!r}: only readdir has attributes"
-            else:
-                assert attributes == entry.attributes, f"{where!r}: readdir's attributes differ"
-                assert attributes.inode == entry.inode, f"{where!r}: the inode differs"
-                assert entry.kind in (0, stat.S_IFMT(attributes.mode)), f"{where!r}: kind differs"
-                if stat.S_ISDIR(attributes.mode):
-                    with suppress(RestoreError):
-                        parent = await fs.lookup(entry.inode, b"..")
-                        assert parent == folder, f"{where!r}: its parent differs"
-            children.append((where, entry.inode))
+    async with aclosing(listings(fs, folder)) as parts:
+        async for part in parts:
+            for entry in part.entries:
+                where = joined(path, entry.name)
+                await check_entry(fs, folder, entry, where)
+                children.append((where, entry.inode))
     assert len(children) == len(set(children)), f"{path!r}: entries come twice"
     return children
+
+
+async def check_entry(fs: GuestFilesystem, folder: Inode, entry: DirEntry, where: bytes) -> None:
+    """Assert that a listed entry is what asking for it says."""
+    assert await fs.lookup(folder, entry.name) == entry.inode, f"{where!r}: lookup differs"
+    try:
+        attributes = await fs.attributes(entry.inode)
+    except RestoreError:
+        assert entry.attributes is None, f"{where!r}: only readdir has attributes"
+        return
+    assert attributes == entry.attributes, f"{where!r}: readdir's attributes differ"
+    assert attributes.inode == entry.inode, f"{where!r}: the inode differs"
+    assert entry.kind in (0, stat.S_IFMT(attributes.mode)), f"{where!r}: kind differs"
+    if stat.S_ISDIR(attributes.mode):
+        with suppress(RestoreError):
+            parent = await fs.lookup(entry.inode, b"..")
+            assert parent == folder, f"{where!r}: its parent differs"
 
 
 async def content_of_guest(

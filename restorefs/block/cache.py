@@ -18,6 +18,7 @@ Concurrency: one trio loop, no locks. The invariants:
 - One disk has at most MAX_IN_FLIGHT loads, so that a slow one cannot hold every slot.
 """
 
+import contextlib
 import mmap
 from collections import OrderedDict
 from collections.abc import Callable
@@ -65,7 +66,10 @@ class _Region:
     """Slots of one size, with what they hold in the order of use."""
 
     def __init__(self, slot_size: int, count: int) -> None:
-        memory = memoryview(mmap.mmap(-1, slot_size * count))
+        arena = mmap.mmap(-1, slot_size * count, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        with contextlib.suppress(OSError):  # a kernel without huge pages only takes more faults
+            arena.madvise(mmap.MADV_HUGEPAGE)
+        memory = memoryview(arena)
         self.free = [Slot(memory[i * slot_size :][:slot_size]) for i in range(count)]
         self.held: OrderedDict[Key, Slot] = OrderedDict()
 
@@ -158,6 +162,16 @@ class BlockCache:
 
     def _region(self, length: ByteLength) -> _Region:
         return self._small if length <= SMALL_SLOT else self._large
+
+    def drop(self, slot: Slot) -> None:
+        """Forget what an unpinned slot holds, so that it is the next to be used: for a stream's
+        megabyte that was sent whole, which the reader's own cache has now. Its bytes stay as they
+        are until the next await."""
+        if slot.pins == 0 and slot.key is not None:
+            region = self._region(len(slot.view))
+            if region.held.get(slot.key) is slot:
+                del region.held[slot.key]
+                region.free.append(slot)
 
     def unpin(self, slot: Slot) -> None:
         """Give back a pin."""

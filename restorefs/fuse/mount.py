@@ -54,6 +54,8 @@ def prepare(mountpoint: Path) -> None:
     mounted = _mounted(mountpoint)
     if mounted is not None:
         raise ConfigError(f"something ({mounted.kind}) is mounted on {mountpoint} already")
+    if any(mountpoint.iterdir()):
+        log.warning("%s is not empty: what is in it is hidden while we are mounted", mountpoint)
 
 
 def _unmount(mountpoint: Path) -> None:
@@ -68,8 +70,9 @@ def _unmount(mountpoint: Path) -> None:
 class Mount:
     """One mount. pyfuse3 serves one in a process."""
 
-    def __init__(self, tree: Tree, mountpoint: Path) -> None:
-        self._tree = tree
+    def __init__(self, tree: Tree, mountpoint: Path, request_timeout: float) -> None:
+        """`request_timeout` in seconds bounds every request; math.inf where the kernel does not."""
+        self._operations = Operations(tree, request_timeout)
         self._mountpoint = mountpoint
         self._stopping = False
 
@@ -85,7 +88,7 @@ class Mount:
         if os.geteuid() == 0:
             options.add("allow_other")
         try:
-            pyfuse3.init(Operations(self._tree), str(self._mountpoint), options)
+            pyfuse3.init(self._operations, str(self._mountpoint), options)
         except RuntimeError as error:
             raise ConfigError(
                 f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"

@@ -10,31 +10,33 @@ that pyfuse3 makes of the buffer there is no await, so a view of a cache slot ma
 import itertools
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyfuse3
 
 from restorefs.errors import NoAttributeError, NotFoundError, RestoreError
 from restorefs.fuse.boundary import handler
+from restorefs.guestfs.base import Attributes
 from restorefs.session.filedata import Data
 from restorefs.tree.nodeid import NodeId, is_above
-from restorefs.tree.tree import GUEST_TTL, Entry, Listed, Tree
+from restorefs.tree.tree import GUEST_TTL, Batch, Entry, Tree
 
 _DOTS = 2
 """Cookies that "." and ".." take; those of the tree come behind them."""
 _NAME_MAX = 255
 _BLOCK = 4096
+_UNKNOWN = Attributes(0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 @dataclass(slots=True)
 class _OpenFolder:
-    """An open folder: what of the last batch has not been sent, and the cookie it begins behind."""
+    """An open folder: the last batch, how many of its items have been sent, and the cookie of the
+    last one sent."""
 
     node: NodeId
-    batch: list[Listed]
+    batch: Batch
     position: int = 0
     cookie: int = 0
-    dots: list[Listed] = field(default_factory=list)
 
 
 class Operations(pyfuse3.Operations):
@@ -43,8 +45,10 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = True
     enable_acl = True
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, request_timeout: float) -> None:
+        """`request_timeout` in seconds bounds every request; math.inf where the kernel does not."""
         super().__init__()
+        self.request_timeout = request_timeout
         self._tree = tree
         self._folders: dict[int, _OpenFolder] = {}
         self._handles = itertools.count(1)
@@ -97,41 +101,41 @@ class Operations(pyfuse3.Operations):
         folder = self._folders[fh]
         sent = False
         if start_id < _DOTS:
-            for item in (await self._dots(folder.node))[start_id:]:
-                if not pyfuse3.readdir_reply(token, item.name, _encode(item.entry), item.cookie):
+            dots = await self._dots(folder.node)
+            for cookie, name, node in dots[start_id:]:
+                if not pyfuse3.readdir_reply(token, name, _folder_entry(node), cookie):
                     return
                 sent = True
         cookie = max(start_id - _DOTS, 0)
         if cookie != folder.cookie:  # somebody seeks
-            folder.batch, folder.position, folder.cookie = [], 0, cookie
-        elif cookie == 0 and folder.position == 0 and not folder.batch:
-            return  # an empty folder, as opendir() found
+            folder.batch, folder.position = Batch((), complete=False), 0
+            folder.cookie = cookie
+        reused = pyfuse3.EntryAttributes()
         while True:
-            if folder.position == len(folder.batch):
-                try:
-                    folder.batch, folder.position = await self._tree.readdir(folder.node, cookie), 0
-                except RestoreError:
-                    if sent:
-                        return  # what is in this reply counts; the next request gets the error
-                    raise
-                if not folder.batch:
-                    return
-            for item in itertools.islice(folder.batch, folder.position, None):
-                entry = _encode(item.entry)
+            for item in itertools.islice(folder.batch.items, folder.position, None):
+                entry = _encode(item.entry, reused)
                 if not pyfuse3.readdir_reply(token, item.name, entry, item.cookie + _DOTS):
                     return
                 sent = True
                 folder.position += 1
-                cookie = folder.cookie = item.cookie
+                folder.cookie = item.cookie
+            if folder.batch.complete:
+                return
+            try:
+                batch = await self._tree.readdir(folder.node, folder.cookie)
+            except RestoreError:
+                if sent:
+                    return  # what is in this reply counts; the next request gets the error
+                raise
+            folder.batch, folder.position = batch, 0
 
-    async def _dots(self, node: NodeId) -> Sequence[Listed]:
-        # The kernel ignores the attributes that a listing gives these two.
-        here = Entry(node, None, 0, stat.S_IFDIR)
+    async def _dots(self, node: NodeId) -> tuple[tuple[int, bytes, NodeId], ...]:
+        """Return the cookie, name and node of "." and ".."."""
         try:
-            parent = await self._tree.lookup(node, b"..")
+            parent = await self._tree.parent(node)
         except RestoreError:
-            parent = here  # damage there costs no name here
-        return (Listed(b".", here, 1), Listed(b"..", parent, _DOTS))
+            parent = node  # damage there costs no name here
+        return (1, b".", node), (_DOTS, b"..", parent)
 
     @handler
     async def releasedir(self, fh: int) -> None:
@@ -158,17 +162,28 @@ class Operations(pyfuse3.Operations):
         return data
 
 
-def _encode(entry: Entry) -> pyfuse3.EntryAttributes:
-    """Encode an entry for the kernel."""
+def _folder_entry(node: NodeId) -> pyfuse3.EntryAttributes:
+    """Encode "." or "..", of which the kernel takes the number and the type only."""
     encoded = pyfuse3.EntryAttributes()
+    encoded.st_ino = node
+    encoded.st_mode = stat.S_IFDIR
+    return encoded
+
+
+def _encode(
+    entry: Entry, encoded: pyfuse3.EntryAttributes | None = None
+) -> pyfuse3.EntryAttributes:
+    """Encode an entry for the kernel. A listing gives the object of the entry before, which is
+    then overwritten whole."""
+    encoded = encoded or pyfuse3.EntryAttributes()
     encoded.st_ino = entry.node
     attributes = entry.attributes
     if attributes is None:
         # Listed, but its inode cannot be read: nothing is cached, so that asking gives the error.
-        encoded.st_mode = entry.kind or stat.S_IFREG
+        attributes = _UNKNOWN._replace(mode=entry.kind or stat.S_IFREG)
         encoded.entry_timeout = encoded.attr_timeout = 0
-        return encoded
-    encoded.entry_timeout = encoded.attr_timeout = entry.ttl
+    else:
+        encoded.entry_timeout = encoded.attr_timeout = entry.ttl
     encoded.st_mode = attributes.mode
     encoded.st_nlink = attributes.nlink
     encoded.st_uid = attributes.uid

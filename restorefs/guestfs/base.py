@@ -10,7 +10,7 @@ Concurrency: any number of calls may be in flight on one file system. The conten
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Self, TypeAlias
 
@@ -57,6 +57,14 @@ class DirEntry(NamedTuple):
     attributes: Attributes | None
 
 
+class Listing(NamedTuple):
+    """The next entries of a folder, some hundreds or thousands. `complete`: none come behind them;
+    only then may `entries` be empty."""
+
+    entries: Sequence[DirEntry]
+    complete: bool
+
+
 class Extent(NamedTuple):
     """A run of a file's bytes. `offset` is on the volume; None is a hole (zeros). Where `encoded`
     is set, the bytes must be asked from read_encoded() instead, and `offset` is None."""
@@ -64,18 +72,6 @@ class Extent(NamedTuple):
     offset: ByteOffset | None
     length: ByteLength
     encoded: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What statvfs(2) shows; sizes in units of block_size bytes."""
-
-    block_size: int
-    blocks: int
-    blocks_free: int
-    files: int
-    files_free: int
-    name_max: int = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +128,10 @@ class GuestFilesystem(ABC):
         Raises NotFoundError, NotAFolderError, DamagedError."""
 
     @abstractmethod
-    def readdir(self, folder: Inode, cookie: int = 0) -> AsyncGenerator[list[DirEntry], None]:
-        """Yield a folder's entries with attributes in batches (some hundreds; never empty),
-        behind the entry whose cookie is given. Raises NotAFolderError, DamagedError."""
+    async def readdir(self, folder: Inode, cookie: int = 0) -> Listing:
+        """Return a folder's next entries with attributes, behind the entry whose cookie is given.
+        The first of a large folder come soon, so they are few. Raises NotAFolderError,
+        DamagedError."""
 
     @abstractmethod
     async def readlink(self, inode: Inode) -> bytes:
@@ -151,10 +148,6 @@ class GuestFilesystem(ABC):
         """Say where a file's bytes lie: extents in order, covering the range exactly, adjacent
         ones merged. The range must lie inside the file's size. Raises IsAFolderError,
         DamagedError, UnsupportedError (encrypted content and the like, by name)."""
-
-    @abstractmethod
-    def usage(self) -> Usage:
-        """What statvfs(2) shows."""
 
     async def read_encoded(self, inode: Inode, offset: ByteOffset, length: ByteLength) -> bytes:
         """Return decoded bytes of a range that map() called encoded."""

@@ -105,7 +105,7 @@ class FileReader:
             if not loads:
                 return _ZEROS[:length] if length <= UNIT else bytes(length)
             if len(loads) == 1 and loads[0].wanted == length:
-                return await self._from_slot(loads[0])
+                return await self._from_slot(loads[0], passed=sequential and length == UNIT)
         return await self._assemble(inode, offset, length, loads, encoded)
 
     def _stream(self, inode: Inode) -> _Stream:
@@ -171,11 +171,15 @@ class FileReader:
                     at += piece.length
             target += extent.length
 
-    async def _from_slot(self, load: _Load) -> memoryview:
-        """Return a view of the slot: no await between the unpin here and the reply's copy."""
+    async def _from_slot(self, load: _Load, passed: bool = False) -> memoryview:
+        """Return a view of the slot: no await between the unpin here and the reply's copy. What a
+        stream has `passed` is dropped: the kernel has it now, and the next load reuses memory
+        that is still in the processor's caches."""
         cache = load.disk.cache
         slot = await cache.pin(load.disk, load.offset, load.length)
         cache.unpin(slot)
+        if passed:
+            cache.drop(slot)
         return slot.view[load.skip : load.skip + load.wanted]
 
     async def _assemble(

@@ -145,7 +145,7 @@ class Pool:
         """Return the disk, attaching it if need be; the caller sets it in use without an await."""
         disk = self._attached.get(record.id)
         if disk is not None:
-            if disk.record == record:
+            if disk.record is record or disk.record == record:  # nearly always the same object
                 return disk
             await self._let_go(disk, "the catalog says otherwise now")
         once = self._attaching.get(record)

@@ -21,6 +21,15 @@ from restorefs.errors import StorageError
 
 _SCRIPT = '[ "$PPID" = "$1" ] || exit 1; shift; exec 3<&0 </dev/null; LISTEN_PID=$$ exec "$@"'
 _STOP_SECONDS = 5.0
+# Not ours: that may hold the catalog's password. qemu-nbd allocates a buffer for each request: left
+# to itself, malloc(3) maps and unmaps each, and most of the time goes into page faults.
+_ENVIRONMENT = {
+    "PATH": os.defpath,
+    "LANG": "C",
+    "LISTEN_FDS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(16 << 20),
+}
 
 
 class QemuNbd:
@@ -62,8 +71,7 @@ class QemuNbd:
                     stdin=listener.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=child_stderr,
-                    # Not ours: it may hold the catalog's password.
-                    env={"PATH": os.defpath, "LANG": "C", "LISTEN_FDS": "1"},
+                    env=_ENVIRONMENT,
                     start_new_session=True,
                 )
             try:

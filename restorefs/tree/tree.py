@@ -11,8 +11,7 @@ be gone: what is looked up then may raise GoneError.
 
 import os
 import stat
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from restorefs.catalog.records import DiskRecord
@@ -25,7 +24,7 @@ from restorefs.errors import (
     NotFoundError,
     RestoreError,
 )
-from restorefs.guestfs.base import Attributes, DirEntry
+from restorefs.guestfs.base import Attributes
 from restorefs.session.disk import AttachedDisk
 from restorefs.session.filedata import Data
 from restorefs.session.pool import Pool
@@ -42,9 +41,6 @@ GUEST_TTL = 86_400.0
 
 
 _COOKIE_MASK = (1 << 62) - 1
-_LISTING = 8192
-"""Entries that one request goes on for: readers look at a large folder in large pieces. The first
-request of a listing answers with the first few."""
 
 
 class Entry(NamedTuple):
@@ -63,6 +59,13 @@ class Listed(NamedTuple):
     name: bytes
     entry: Entry
     cookie: int
+
+
+class Batch(NamedTuple):
+    """The next entries of a folder. `complete`: none come behind; only then may it be empty."""
+
+    items: Sequence[Listed]
+    complete: bool
 
 
 class Tree:
@@ -94,10 +97,10 @@ class Tree:
         """Return the entry of a name; b"." and b".." work for every node, also for files."""
         if name == b".":
             return await self.getattr(parent)
+        if name == b"..":
+            return await self.getattr(await self.parent(parent))
         if is_above(parent):
             above = self._above(parent)
-            if name == b"..":
-                return self._above_entry(self._above(above.parent))
             if above.disk is not None:
                 async with self._pool.use(above.disk) as disk:
                     return _fleeting(await self._lookup_in_disk(disk, name))
@@ -106,24 +109,36 @@ class Tree:
                 raise NotFoundError(f"no {os.fsdecode(name)!r} in {os.fsdecode(above.name)!r}")
             return self._above_entry(self._above(child))
         record, guest_node = self._guest_node(parent)
-        if name == b".." and guest_node.inode == VOLUME_FOLDER:
-            return self._above_entry(self._above(self._disk_folder(record)))
         async with self._pool.use(record) as disk:
             return await self._lookup_in_guest(disk, guest_node, name)
 
-    async def readdir(self, node: NodeId, cookie: int = 0) -> list[Listed]:
-        """Return a folder's next entries behind the one whose cookie is given; empty at its end."""
+    async def parent(self, node: NodeId) -> NodeId:
+        """Return the folder that a folder is in; of the root, itself."""
+        if is_above(node):
+            return self._above(node).parent
+        record, guest_node = self._guest_node(node)
+        if guest_node.inode == VOLUME_FOLDER:
+            return self._disk_folder(record)
+        async with self._pool.use(record) as disk:
+            filesystem = (await disk.guest(guest_node.volume)).filesystem
+            inode = await filesystem.lookup(guest_node.inode, b"..")
+            return self._encode(disk, guest_node.volume, inode, filesystem.root)
+
+    async def readdir(self, node: NodeId, cookie: int = 0) -> Batch:
+        """Return a folder's next entries behind the one whose cookie is given."""
         if is_above(node):
             above = self._above(node)
             if above.disk is None:
-                return self._list_above(above, cookie)
+                return Batch(self._list_above(above, cookie), complete=True)
             async with self._pool.use(above.disk) as disk:
                 if disk.whole is None:
-                    found = [item for item in await self._list_disk(disk) if item.cookie > cookie]
+                    items = [item for item in await self._list_disk(disk) if item.cookie > cookie]
+                    found = Batch(items, complete=True)
                 else:
                     where = GuestNode(above.disk.id, WHOLE_DISK_INDEX, VOLUME_FOLDER)
                     found = await self._list_guest(disk, where, cookie)
-                return [item._replace(entry=_fleeting(item.entry)) for item in found]
+                fleeting = [item._replace(entry=_fleeting(item.entry)) for item in found.items]
+                return Batch(fleeting, found.complete)
         record, guest_node = self._guest_node(node)
         async with self._pool.use(record) as disk:
             return await self._list_guest(disk, guest_node, cookie)
@@ -273,18 +288,12 @@ class Tree:
                 f"{os.fsdecode(name)!r} names an inode not in use: {error}"
             ) from None
 
-    async def _list_guest(self, disk: AttachedDisk, where: GuestNode, cookie: int) -> list[Listed]:
+    async def _list_guest(self, disk: AttachedDisk, where: GuestNode, cookie: int) -> Batch:
         filesystem = (await disk.guest(where.volume)).filesystem
-        root = filesystem.root
-        async with aclosing(filesystem.readdir(_inode(where, root), cookie)) as batches:
-            batch: list[DirEntry] = []
-            async for part in batches:
-                batch += part
-                if cookie == 0 or len(batch) >= _LISTING:
-                    break
+        listing = await filesystem.readdir(_inode(where, filesystem.root), cookie)
         encode, show = self._ids.encode, self._presentation.attributes
         disk_id, volume = where.disk_id, where.volume
-        return [
+        items = [
             Listed(
                 item.name,
                 Entry(
@@ -295,8 +304,9 @@ class Tree:
                 ),
                 item.cookie,
             )
-            for item in batch
+            for item in listing.entries
         ]
+        return Batch(items, listing.complete)
 
 
 def _fleeting(entry: Entry) -> Entry:

@@ -10,12 +10,13 @@ import signal
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 
 from restorefs.errors import RestoreError
 from restorefs.guestfs.base import Attributes, GuestFilesystem, Inode
 from restorefs.guestfs.limits import Limits
 from tests.contracts.devices import MeteredDevice, TooManySteps
+from tests.listing import listings
 
 LINE = 64
 LIMITS = Limits(folder_bytes=1 << 20, xattr_bytes=1 << 20, extents_per_map=1 << 16)
@@ -98,7 +99,6 @@ async def walk(reader: type[GuestFilesystem], device: MeteredDevice) -> int:
     try:
         await reader.probe(device)
         fs = await reader.open(device, LIMITS)
-        fs.usage()
     except RestoreError:
         return 0
     pending = [fs.root]
@@ -108,21 +108,21 @@ async def walk(reader: type[GuestFilesystem], device: MeteredDevice) -> int:
         folder = pending.pop()
         await look_at(fs, device, folder)
         try:
-            async for batch in fs.readdir(folder):
-                assert batch, "an empty batch"
-                for entry in batch:
-                    entries += 1
-                    if entries > ENTRIES:
-                        raise TooManySteps("too many entries")
-                    assert isinstance(entry.name, bytes)
-                    assert entry.name not in (b"", b".", b"..")
-                    assert b"/" not in entry.name
-                    assert b"\0" not in entry.name
-                    assert 0 < entry.cookie < 1 << 63
-                    if entry.inode not in seen:
-                        seen.add(entry.inode)
-                        pending.append(entry.inode)
-                    await settle(fs.lookup(folder, entry.name))
+            async with aclosing(listings(fs, folder)) as parts:
+                async for part in parts:
+                    for entry in part.entries:
+                        entries += 1
+                        if entries > ENTRIES:
+                            raise TooManySteps("too many entries")
+                        assert isinstance(entry.name, bytes)
+                        assert entry.name not in (b"", b".", b"..")
+                        assert b"/" not in entry.name
+                        assert b"\0" not in entry.name
+                        assert 0 < entry.cookie < 1 << 63
+                        if entry.inode not in seen:
+                            seen.add(entry.inode)
+                            pending.append(entry.inode)
+                        await settle(fs.lookup(folder, entry.name))
         except RestoreError:
             pass
     return entries

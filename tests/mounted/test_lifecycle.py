@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -230,6 +231,52 @@ def test_a_crash(serve: Serve, sample: Sample, catalog: Path, place: Place) -> N
     assert (after.backups / WEB1 / "small").read_text() == "small\n"
     after.check()
     assert os.listdir(place.mountpoint) == []
+
+
+_CRASHING = """
+import runpy, sys
+from restorefs.tree.refresh import Refresher
+
+async def crash(self):
+    await self._woken.wait()
+    raise RuntimeError("a service made to crash")
+
+Refresher.run = crash
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_crash_of_a_service(serve: Serve, sample: Sample, place: Place) -> None:
+    how = ("--images", sample.repository)
+    daemon = serve(*how, place=place, prefix=(sys.executable, "-c", _CRASHING))
+    os.listdir(daemon.backups / WEB0)
+    servers = [Process(pid) for pid in daemon.children()]
+    daemon.expect(r"^ +[|+]")  # a traceback
+    daemon.process.send(signal.SIGHUP)
+    daemon.wait_logged("RuntimeError: a service made to crash")
+    daemon.process.wait()
+    daemon.kill()  # to the harness: an end that is not a clean one
+    for server in servers:
+        server.wait()
+        server.close()
+    assert is_mounted(place.mountpoint)
+    assert error_of(os.listdir, place.mountpoint) == "ENOTCONN"
+
+    after = serve(*how, place=place)
+    after.expect("WARNING cleaning up the dead mount")
+    assert (after.backups / WEB1 / "small").read_text() == "small\n"
+    after.check()
+
+
+def test_what_a_mount_hides(serve: Serve, sample: Sample, place: Place, tmp_path: Path) -> None:
+    (place.mountpoint / "forgotten").touch()
+    daemon = serve("--images", tmp_path, place=place)
+    daemon.expect("WARNING .* is not empty", "WARNING there are no backups in .*restorefs scan")
+    assert os.listdir(daemon.backups) == []
+    daemon.check()
+    assert os.listdir(place.mountpoint) == ["forgotten"]
+    (place.mountpoint / "forgotten").unlink()
 
 
 def test_file_numbers_are_the_same_after_a_restart(

@@ -39,6 +39,7 @@ class Reader:
         self.offset = offset
         self.length = length
         self.slot: Slot | None = None
+        self.had: Slot | None = None  # still, when the slot is another range's
         self.error: RestoreError | None = None
         self.cancelled = trio.CancelScope()
         self.let_go = trio.Event()
@@ -47,6 +48,7 @@ class Reader:
         with self.cancelled:
             try:
                 self.slot = await self.disk.cache.pin(self.disk, self.offset, self.length)
+                self.had = self.slot
             except RestoreError as error:
                 self.error = error
                 return
@@ -334,6 +336,152 @@ async def test_memory_is_bounded_by_the_budget(nursery: trio.Nursery) -> None:
     assert len({id(slot.view.obj) for slot in slots}) == 2, "two mappings"
 
 
+# Dropping
+
+
+@pytest.mark.parametrize("length", [4096, LARGE])
+async def test_a_dropped_slot_is_the_next_to_be_used(length: int) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    for number in range(5):
+        assert cache.prefetch(disk, number * length, length)
+        transport.answer()
+    slot = await cache.pin(disk, 2 * length, length)
+    cache.unpin(slot)
+    cache.drop(slot)
+    assert slot.view[:length] == CONTENT[2 * length : 3 * length], "its bytes stay for now"
+    assert cache.prefetch(disk, 9 * length, length)
+    assert [request.slot for request in transport.waiting] == [slot]
+    transport.answer()
+    before = cache.misses
+    for number in (0, 1, 3, 4, 9):
+        assert cache.prefetch(disk, number * length, length)
+    assert cache.misses == before, "and nothing else was forgotten"
+
+
+async def test_a_dropped_range_is_loaded_again(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    for number in (0, 1):
+        assert cache.prefetch(disk, number * LARGE, LARGE)
+        transport.answer()
+    slot = await cache.pin(disk, 0, LARGE)
+    cache.unpin(slot)
+    cache.drop(slot)
+    assert cache.prefetch(disk, 7 * LARGE, LARGE)  # other bytes where these were
+    transport.answer()
+    again = start(nursery, disk, 0, length=LARGE)
+    await wait_all_tasks_blocked()
+    assert again[0].slot is None, "nobody gets what is not there yet"
+    assert transport.asked == [(number * LARGE, LARGE) for number in (0, 1, 7, 0)]
+    transport.answer()
+    await wait_all_tasks_blocked()
+    assert again[0].slot is not None
+    end(again)  # it checks its bytes
+
+
+async def test_a_stream_that_drops_leaves_the_others_their_slots(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    held = await fill(nursery, cache, LARGE, LARGE_SLOTS - 1)
+    end(held)
+    await wait_all_tasks_blocked()
+    disk, transport = new_disk(cache)
+    for number in range(2 * LARGE_SLOTS):
+        assert cache.prefetch(disk, number * LARGE, LARGE)
+        transport.answer()
+        slot = await cache.pin(disk, number * LARGE, LARGE)
+        cache.unpin(slot)
+        cache.drop(slot)
+    assert len(transport.slots) == 1
+    before = cache.misses
+    for reader in held:
+        cache.unpin(await cache.pin(reader.disk, reader.offset, LARGE))
+    assert cache.misses == before
+
+
+async def test_a_slot_that_somebody_pins_is_not_dropped(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    first, second = start(nursery, disk, 0, 0, length=LARGE)
+    await wait_all_tasks_blocked()
+    (slot,) = transport.slots
+    cache.drop(slot)  # the server may still write into it
+    transport.answer()
+    cache.drop(slot)  # it is there, and its readers have not had their turn
+    await wait_all_tasks_blocked()
+    assert first.slot is second.slot is slot
+    first.let_go.set()
+    await wait_all_tasks_blocked()
+    cache.drop(slot)
+    others = await fill(nursery, cache, LARGE, LARGE_SLOTS - 1)
+    second.check()
+    assert cache.prefetch(disk, 0, LARGE)
+    assert not cache.prefetch(disk, LARGE, LARGE)
+    second.let_go.set()
+    await wait_all_tasks_blocked()
+    cache.drop(slot)
+    assert cache.prefetch(disk, LARGE, LARGE)
+    assert [request.slot for request in transport.waiting] == [slot]
+    transport.answer()
+    end(others)
+
+
+async def test_a_failed_slot_is_not_dropped(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    others = await fill(nursery, cache, LARGE, LARGE_SLOTS - 1)
+    readers = start(nursery, disk, 0, length=LARGE)
+    await wait_all_tasks_blocked()
+    (slot,) = transport.slots
+    transport.fail(StorageError("no"))
+    cache.drop(slot)
+    assert not cache.prefetch(disk, LARGE, LARGE), "its reader has not had its turn"
+    await wait_all_tasks_blocked()
+    assert readers[0].error is not None
+    cache.drop(slot)  # it is free already, and must not become so twice
+    assert cache.prefetch(disk, LARGE, LARGE)
+    assert not cache.prefetch(disk, 2 * LARGE, LARGE)
+    transport.answer()
+    end(others)
+
+
+async def test_a_slot_that_was_dropped_is_not_dropped_again(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    assert cache.prefetch(disk, 0, LARGE)
+    transport.answer()
+    slot = await cache.pin(disk, 0, LARGE)
+    cache.unpin(slot)
+    for _ in range(3):
+        cache.drop(slot)
+    others = await fill(nursery, cache, LARGE, LARGE_SLOTS)
+    assert len({reader.slot for reader in others}) == LARGE_SLOTS
+    end(others)  # each checks its bytes
+
+
+async def test_a_dropped_slot_whose_range_is_in_another_one_now(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    slots = []
+    for number in (0, 1):
+        assert cache.prefetch(disk, number * LARGE, LARGE)
+        transport.answer()
+        slots.append(await cache.pin(disk, number * LARGE, LARGE))
+    for slot in slots:
+        cache.unpin(slot)
+        cache.drop(slot)
+    assert cache.prefetch(disk, 0, LARGE)
+    assert [request.slot for request in transport.waiting] == slots[1:]
+    transport.answer()
+    cache.drop(slots[0])
+    before = cache.misses
+    assert cache.prefetch(disk, 0, LARGE)
+    assert cache.misses == before
+    others = await fill(nursery, cache, LARGE, LARGE_SLOTS)
+    assert len({reader.slot for reader in others}) == LARGE_SLOTS
+    end(others)  # each checks its bytes
+
+
 # Sharing
 
 
@@ -410,7 +558,9 @@ async def test_readers_that_are_cancelled_while_they_wait_for_room(nursery: trio
 
 Step = tuple[str, int, int]
 STEPS = st.tuples(
-    st.sampled_from(("pin", "pin", "prefetch", "answer", "answer", "fail", "end", "cancel")),
+    st.sampled_from(
+        ("pin", "pin", "prefetch", "answer", "answer", "fail", "end", "cancel", "drop")
+    ),
     st.integers(0, 3),  # the disk, or how many
     st.integers(0, 40),  # the range, or which one
 )
@@ -454,6 +604,12 @@ class World:
     def cancel(self, count: int, number: int) -> None:
         for reader in self.readers[number :: 7 - count]:
             reader.cancelled.cancel()
+
+    def drop(self, count: int, number: int) -> None:
+        """Drop slots that readers have or had, whatever is in them now."""
+        for reader in self.readers[number % 8 :: 4 - count]:
+            if reader.had is not None:
+                self.cache.drop(reader.had)
 
     def check(self) -> None:
         requests = [(disk, r) for disk, transport in self.disks for r in transport.waiting]

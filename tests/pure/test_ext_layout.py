@@ -116,9 +116,7 @@ def test_what_looks_like_a_superblock() -> None:
 
 def test_groups_with_a_copy_of_the_superblock() -> None:
     def copies(decoded: Superblock) -> list[int]:
-        found = [group for group in range(decoded.groups) if decoded.has_superblock(group)]
-        assert len(found) == decoded.superblocks
-        return found
+        return [group for group in range(decoded.groups) if decoded.has_superblock(group)]
 
     assert copies(large(60)) == [0, 1, 3, 5, 7, 9, 25, 27, 49]
     assert copies(large(2)) == [0, 1]
@@ -154,13 +152,6 @@ def test_where_the_group_descriptors_of_meta_groups_are() -> None:
     whole = large(300, s_feature_incompat=INCOMPAT_META_BG)
     assert whole.descriptor_block(0, 0) == 1
     assert whole.descriptor_block(0, 1) == 32768 + 1  # group 1 has a superblock
-
-
-def test_blocks_that_never_hold_files() -> None:
-    assert large(2, s_overhead_blocks=77).overhead == 77
-    # Per group: two bitmaps and 8192 * 256 / 4096 blocks of inodes; per copy: the superblock,
-    # one block of descriptors, and those reserved.
-    assert large(3, s_reserved_gdt_blocks=10).overhead == 3 * (2 + 512) + 2 * (1 + 1 + 10)
 
 
 def test_inodes_that_were_never_used() -> None:

@@ -17,10 +17,11 @@ from restorefs.errors import (
     StorageError,
     UnsupportedError,
 )
-from restorefs.guestfs.base import DirEntry, Extent, GuestFilesystem, Inode
+from restorefs.guestfs.base import Extent, GuestFilesystem, Inode, Listing
 from restorefs.guestfs.ext.reader import ExtFilesystem
 from tests.contracts.devices import MemoryDevice, WatchedDevice
 from tests.contracts.mutation import assert_survives
+from tests.listing import entries_of, listings
 from tests.pure.ext_bytes import (
     BLOCK,
     EXTENTS_FL,
@@ -46,10 +47,6 @@ ENCRYPT_FL, EA_INODE_FL, SNAPFILE_FL, CASEFOLD_FL = 0x800, 0x200000, 0x01000000,
 
 async def opened(image: TinyImage) -> ExtFilesystem:
     return await ExtFilesystem.open(MemoryDevice(image.bytes()))
-
-
-async def entries_of(fs: GuestFilesystem, folder: Inode, cookie: int = 0) -> list[DirEntry]:
-    return [entry async for batch in fs.readdir(folder, cookie) for entry in batch]
 
 
 async def names_of(fs: GuestFilesystem, folder: Inode = ROOT) -> list[bytes]:
@@ -95,8 +92,6 @@ async def test_a_sound_image() -> None:
     assert await fs.lookup(folder, b".") == folder
     assert await fs.lookup(ROOT, b"..") == ROOT
     assert await fs.xattrs(file) == {}
-    usage = fs.usage()
-    assert (usage.block_size, usage.blocks_free, usage.files_free) == (BLOCK, 7, 5)
 
 
 async def test_entries_are_as_the_folder_records_them() -> None:
@@ -125,6 +120,38 @@ async def test_a_cookie_is_good_wherever_the_folder_is_continued() -> None:
     assert len({entry.cookie for entry in entries}) == len(entries)
     for position, entry in enumerate(entries):
         assert await entries_of(fs, ROOT, entry.cookie) == entries[position + 1 :]
+
+
+@pytest.mark.parametrize("places", [(), (0,), (30,), (49,), (0, 30), (0, 15, 16, 49)])
+async def test_long_stretches_without_a_name_do_not_end_a_listing(places: tuple[int, ...]) -> None:
+    """As folders have them whose files were deleted."""
+    image = TinyImage()
+    image.root((FOLDER, b"folder"))
+    image.file(FILE)
+    blocks = [folder_block((0, b"deleted")) for _ in range(50)]
+    blocks[0] = folder_block((FOLDER, b"."), (ROOT, b".."))
+    for place in places:
+        dots = ((FOLDER, b"."), (ROOT, b"..")) if place == 0 else ()
+        blocks[place] = folder_block(*dots, (FILE, b"in block %d" % place))
+    first, *_ = [image.put(block) for block in blocks]
+    image.inodes[FOLDER - 1] = inode(
+        i_mode=0o40755,
+        i_links_count=2,
+        i_size_lo=len(blocks) * BLOCK,
+        i_flags=EXTENTS_FL,
+        i_block=extent_node(0, extent(0, len(blocks), first)),
+    )
+    fs = await opened(image)
+    parts = [part async for part in listings(fs, FOLDER)]
+    entries = [entry for part in parts for entry in part.entries]
+    assert [entry.name for entry in entries] == [b"in block %d" % place for place in places]
+    if len(places) > 1:
+        assert len(parts) > 1, "the first name comes before all is read"
+    for position, entry in enumerate(entries):
+        assert await entries_of(fs, FOLDER, entry.cookie) == entries[position + 1 :]
+        if entry == entries[-1]:
+            behind, complete = await fs.readdir(FOLDER, entry.cookie)
+            assert (list(behind), complete) == ([], True)
 
 
 async def test_a_name_without_an_inode_is_listed_and_damaged() -> None:
@@ -508,6 +535,36 @@ def test_whatever_the_bytes_say(changes: list[tuple[int, int]]) -> None:
 @given(st.integers(0, len(RICH)))
 def test_wherever_the_image_ends(length: int) -> None:
     trio.run(assert_survives, ExtFilesystem, RICH[:length], f"{length} bytes")
+
+
+class Endless(ExtFilesystem):
+    """Says for ever that more comes, and what came before."""
+
+    async def readdir(self, folder: Inode, cookie: int = 0) -> Listing:
+        return (await super().readdir(folder))._replace(complete=False)
+
+
+class Stuck(ExtFilesystem):
+    """Says for ever that something comes, and nothing else."""
+
+    async def readdir(self, folder: Inode, cookie: int = 0) -> Listing:
+        return Listing((), complete=False)
+
+
+@pytest.mark.parametrize(
+    ("reader", "seen_by_walk", "seen_by_listing"),
+    [
+        (Endless, "too many entries", "does not end"),
+        (Stuck, "not complete", "not complete"),
+    ],
+)
+async def test_a_listing_that_never_ends_is_noticed(
+    reader: type[ExtFilesystem], seen_by_walk: str, seen_by_listing: str
+) -> None:
+    with pytest.raises(AssertionError, match=seen_by_walk):
+        await assert_survives(reader, RICH, reader.__name__)
+    with pytest.raises(AssertionError, match=seen_by_listing):
+        await entries_of(await reader.open(MemoryDevice(RICH)), ROOT)
 
 
 async def test_the_image_for_this_is_sound() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from restorefs.block.base import BlockDevice, Piece, Window
 from restorefs.block.cache import BlockCache, CachedDisk
 from restorefs.errors import DamagedError, NotFoundError, StorageError
-from restorefs.guestfs.base import Attributes, DirEntry, Extent, GuestFilesystem, Inode, Usage
+from restorefs.guestfs.base import Attributes, Extent, GuestFilesystem, Inode, Listing
 from restorefs.guestfs.limits import DEFAULT_LIMITS, Limits
 from restorefs.session.filedata import UNIT, Data, FileReader
 from tests.contracts.devices import MemoryDevice
@@ -101,16 +101,13 @@ class Guest(GuestFilesystem):
     async def lookup(self, folder: Inode, name: bytes) -> Inode:
         raise NotImplementedError
 
-    def readdir(self, folder: Inode, cookie: int = 0) -> AsyncGenerator[list[DirEntry], None]:
+    async def readdir(self, folder: Inode, cookie: int = 0) -> Listing:
         raise NotImplementedError
 
     async def readlink(self, inode: Inode) -> bytes:
         raise NotImplementedError
 
     async def xattrs(self, inode: Inode) -> Mapping[bytes, bytes]:
-        raise NotImplementedError
-
-    def usage(self) -> Usage:
         raise NotImplementedError
 
 
@@ -205,7 +202,7 @@ async def test_reads_at_both_ends_and_past_the_end(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("step", [4096, 128 * KIB, 99_999])
+@pytest.mark.parametrize("step", [4096, 128 * KIB, 99_999, UNIT])
 async def test_a_file_from_start_to_end(size: int, step: int) -> None:
     async with world(contiguous(size), scattered(size, size)) as w:
         for inode in (10, 11):
@@ -228,9 +225,9 @@ async def test_readers_side_by_side_in_a_small_cache() -> None:
     layouts += [scattered(2 * UNIT, n) for n in range(4)]
     async with world(*layouts) as w:
 
-        async def stream(inode: Inode, begin: int) -> None:
-            for offset in range(begin, len(w.guest.files[inode].content), 256 * KIB):
-                await w.check(offset, 128 * KIB, inode)
+        async def stream(inode: Inode, begin: int, step: int, length: int) -> None:
+            for offset in range(begin, len(w.guest.files[inode].content), step):
+                await w.check(offset, length, inode)
 
         async def wander(inode: Inode) -> None:
             chance = random.Random(inode)
@@ -240,8 +237,9 @@ async def test_readers_side_by_side_in_a_small_cache() -> None:
 
         async with trio.open_nursery() as nursery:
             for inode in w.guest.files:
-                nursery.start_soon(stream, inode, 0)
-                nursery.start_soon(stream, inode, 128 * KIB)
+                nursery.start_soon(stream, inode, 0, 256 * KIB, 128 * KIB)
+                nursery.start_soon(stream, inode, 128 * KIB, 256 * KIB, 128 * KIB)
+                nursery.start_soon(stream, inode, 0, UNIT, UNIT)
                 nursery.start_soon(wander, inode)
 
 
@@ -328,6 +326,62 @@ async def test_a_stream_is_loaded_in_whole_units_ahead_of_its_reader() -> None:
         for offset in range(UNIT, size, 128 * KIB):
             await w.check(offset, 128 * KIB)
         assert len(w.transport.asked) == before
+
+
+def long(units: int) -> Layout:
+    """A file whose every unit lies elsewhere on the disk."""
+    return Layout(*(Part(number * 4096, UNIT) for number in range(units)))
+
+
+async def test_a_stream_in_whole_units_uses_few_slots() -> None:
+    units = 40
+    async with world(long(units)) as w:
+        for times in (1, 2):
+            for offset in range(0, units * UNIT, UNIT):
+                await w.check(offset, UNIT)
+            assert len(w.transport.asked) == times * units, "each is loaded once on the way"
+        assert len(w.transport.slots) <= 6, "the one that is sent, and those ahead of it"
+
+
+async def test_a_stream_in_whole_units_leaves_what_others_have_read() -> None:
+    units = 40
+    async with world(long(units), contiguous(3 * UNIT, UNIT)) as w:
+        for offset in range(0, 3 * UNIT, 200_000):
+            await w.check(offset, 100_000, 11)
+        others = list(w.transport.asked)
+        for offset in range(0, units * UNIT, UNIT):
+            await w.check(offset, UNIT)
+        assert len(w.transport.asked) == len(others) + units
+        for offset in range(0, 3 * UNIT, 200_000):
+            await w.check(offset, 100_000, 11)
+        assert len(w.transport.asked) == len(others) + units
+
+
+async def test_a_unit_that_was_sent_in_part_is_still_there() -> None:
+    units = 12
+    async with world(long(units)) as w:
+        for offset in range(0, units * UNIT, UNIT):
+            await w.check(offset, UNIT - 4096)
+            before = len(w.transport.asked)
+            await w.check(offset + UNIT - 4096, 4096)
+            if offset >= 2 * UNIT:  # until then nobody knows that this is a stream
+                assert len(w.transport.asked) == before
+        asked = w.transport.asked
+        assert len(set(asked)) == len(asked)
+
+
+async def test_readers_of_one_long_file_in_whole_units() -> None:
+    """What one of them has sent and forgotten, another may wait for, or ask for again."""
+    units = 20
+    async with world(long(units)) as w:
+
+        async def stream(begin: int) -> None:
+            for offset in range(begin, units * UNIT, UNIT):
+                await w.check(offset, UNIT)
+
+        async with trio.open_nursery() as nursery:
+            for reader in range(8):
+                nursery.start_soon(stream, reader % 4 * UNIT)
 
 
 async def test_holes_ask_for_nothing() -> None:

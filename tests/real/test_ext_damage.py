@@ -31,6 +31,7 @@ from tests.images.ext import (
     patch,
     peek,
 )
+from tests.listing import entries_of
 from tests.manifest import Manifest, assert_same_tree
 from tests.real.ext_trees import copy_of, expected_tree, found_tree, opened
 
@@ -106,7 +107,7 @@ async def test_an_inode_with_a_wrong_checksum(
     await same_as_kernel(image)
     async with opened(image) as (fs, _):
         victim = await fs.lookup(fs.root, b"victim")
-        listed = {e.name: e async for batch in fs.readdir(fs.root) for e in batch}
+        listed = {entry.name: entry for entry in await entries_of(fs, fs.root)}
         assert listed[b"victim"].attributes is None
         assert listed[b"sound"].attributes is not None
         for question in (fs.attributes(victim), fs.xattrs(victim), fs.map(victim, 0, 1)):
@@ -140,7 +141,7 @@ async def test_one_damaged_block_of_a_large_folder(ext_images: Images, tmp_path:
         indexed = await fs.lookup(fs.root, b"indexed")
         sound = await fs.lookup(fs.root, b"sound")
         with pytest.raises(DamagedError):
-            [entry async for batch in fs.readdir(indexed) for entry in batch]
+            await entries_of(fs, indexed)
         for name in names:
             try:
                 assert await fs.lookup(indexed, name) == sound
@@ -327,7 +328,7 @@ async def test_a_folder_entry_with_an_inode_that_does_not_exist(
     async with opened(image) as (fs, _):
         folder = await fs.lookup(fs.root, b"folder")
         try:
-            entries = [entry async for batch in fs.readdir(folder) for entry in batch]
+            entries = await entries_of(fs, folder)
         except DamagedError:
             return
         assert len(entries) == 20

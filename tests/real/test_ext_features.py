@@ -10,6 +10,7 @@ from restorefs.block.file import FileDevice
 from restorefs.errors import RestoreError, UnsupportedError
 from restorefs.guestfs.ext.reader import ExtFilesystem
 from tests.images.ext import SUPERBLOCK, Images, mke2fs, patch, peek
+from tests.listing import entries_of
 from tests.manifest import assert_same_tree
 from tests.real.ext_trees import copy_of, expected_tree, found_tree, opened
 from tests.tools import require
@@ -111,13 +112,12 @@ async def test_encrypted_content_is_refused_by_name(version: int, ext_images: Im
     async with opened(ext_images("ext4_encrypted")) as (fs, _):
         folder = await fs.lookup(fs.root, b"policy-%d" % version)
         refused = 0
-        async for batch in fs.readdir(folder):
-            for entry in batch:
-                attributes = await fs.attributes(entry.inode)
-                if stat.S_ISREG(attributes.mode) and attributes.size:
-                    with pytest.raises(UnsupportedError, match="encrypt"):
-                        await fs.map(entry.inode, 0, attributes.size)
-                    refused += 1
+        for entry in await entries_of(fs, folder):
+            attributes = await fs.attributes(entry.inode)
+            if stat.S_ISREG(attributes.mode) and attributes.size:
+                with pytest.raises(UnsupportedError, match="encrypt"):
+                    await fs.map(entry.inode, 0, attributes.size)
+                refused += 1
         assert refused > 5
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from restorefs.guestfs.ext.reader import ExtFilesystem
 from tests.images.ext import RECIPES, Images, debugfs
+from tests.listing import entries_of, listings
 from tests.manifest import assert_same_tree
 from tests.real.ext_trees import expected_tree, found_tree, opened
 from tests.tools import require, run
@@ -48,15 +49,15 @@ async def test_a_folder_with_three_index_levels(ext_images: Images) -> None:
         expected = {each.name.encode(): each.inode() for each in os.scandir(root / "large")}
     async with opened(image) as (fs, _):
         large = await fs.lookup(fs.root, b"large")
-        entries = [entry async for batch in fs.readdir(large) for entry in batch]
+        parts = [part async for part in listings(fs, large)]
+        assert len(parts[0].entries) < 1000, "the first come soon"
+        assert all(len(part.entries) < 10_000 for part in parts)
+        entries = [entry for part in parts for entry in part.entries]
         assert len(entries) == len(expected) == 42_000
         assert {entry.name: entry.inode for entry in entries} == expected
         for entry in entries[::2000]:
             assert await fs.lookup(large, entry.name) == entry.inode
-        following = [
-            entry async for batch in fs.readdir(large, entries[30_000].cookie) for entry in batch
-        ]
-        assert following == entries[30_001:]
+        assert await entries_of(fs, large, entries[30_000].cookie) == entries[30_001:]
 
 
 class Statx(ctypes.Structure):
@@ -104,8 +105,8 @@ async def test_inode_numbers_and_creation_times(name: str, ext_images: Images) -
                 assert attributes.created_ns == created_ns(path), path
                 checked += 1
                 if stat.S_ISDIR(attributes.mode):
-                    async for batch in fs.readdir(inode):
-                        pending += ((path + b"/" + each.name, each.inode) for each in batch)
+                    entries = await entries_of(fs, inode)
+                    pending += ((path + b"/" + each.name, each.inode) for each in entries)
             assert checked > 20
 
 
@@ -129,19 +130,3 @@ async def test_identity_is_what_blkid_says(name: str, ext_images: Images) -> Non
     features = debugfs(image, "features").split()
     assert identity.clean == ("needs_recovery" not in features)
     assert any("recovery" in note for note in identity.notes) == ("needs_recovery" in features)
-
-
-@pytest.mark.parametrize("name", [name for name in RECIPES if RECIPES[name].kind != "fuse2fs"])
-async def test_usage_is_what_statvfs_says(name: str, ext_images: Images) -> None:
-    image = ext_images(name)
-    with RECIPES[name].mounted(image) as root:
-        expected = os.statvfs(root)
-    async with opened(image) as (fs, _):
-        usage = fs.usage()
-    assert usage.block_size == expected.f_bsize
-    assert usage.blocks == expected.f_blocks
-    assert usage.files == expected.f_files
-    if fs.identity.clean:  # Before an unmount, only the group descriptors count what is free.
-        assert usage.blocks_free == expected.f_bfree
-        assert usage.files_free == expected.f_ffree
-    assert usage.name_max == expected.f_namemax

@@ -12,6 +12,7 @@ import pytest
 from restorefs.errors import DamagedError
 from tests.images import tree
 from tests.images.ext import I_BLOCK, Images, inode_offset, patch, peek
+from tests.listing import entries_of
 from tests.manifest import Manifest, assert_same_tree
 from tests.real.ext_trees import copy_of, expected_tree, found_tree, opened
 
@@ -91,7 +92,7 @@ async def test_a_file_on_the_last_inode(name: str, ext_images: Images) -> None:
     (last,) = struct.unpack("<I", peek(image, 1024, 4))  # s_inodes_count
     await same_below(image, b".")
     async with opened(image) as (fs, _):
-        names = {entry.inode: entry.name async for batch in fs.readdir(fs.root) for entry in batch}
+        names = {entry.inode: entry.name for entry in await entries_of(fs, fs.root)}
         assert names[last].startswith(b"file-")
         assert (await fs.attributes(last)).inode == last
 

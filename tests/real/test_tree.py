@@ -62,6 +62,7 @@ def make_source(root: Path) -> None:
     (root / "etc" / "big").write_bytes(bytes(range(251)) * 4000)
     (root / "link").symlink_to("etc/hostname")
     (root / "öffentlich").mkdir()
+    (root / "etc" / "ssl" / "certs").mkdir(parents=True)
     many = root / "many"
     many.mkdir()
     for number in range(700):
@@ -163,11 +164,15 @@ async def find(tree: Tree, path: bytes) -> Entry:
     return entry
 
 
-async def listing(tree: Tree, node: NodeId) -> list[Listed]:
-    """List a folder to its end, batch by batch."""
+async def listing(tree: Tree, node: NodeId, cookie: int = 0) -> list[Listed]:
+    """List a folder behind a cookie to its end, batch by batch."""
     found: list[Listed] = []
-    while batch := await tree.readdir(node, found[-1].cookie if found else 0):
-        found += batch
+    complete = False
+    while not complete:
+        items, complete = await tree.readdir(node, found[-1].cookie if found else cookie)
+        assert items or complete, "empty, but not complete"
+        found += items
+        assert len(found) < 10_000, "the listing does not end"
     return found
 
 
@@ -257,6 +262,17 @@ async def test_dots_above_the_guests(sample: Sample) -> None:
         assert servers() == []
 
 
+async def test_the_parents_of_folders_above_the_guests(sample: Sample) -> None:
+    async with tree_of(sample) as tree:
+        assert await tree.parent(ROOT) == ROOT
+        for path in (
+            *(b"backups", b"vms", b"vms/web", b"vms/web/latest", b"backups/full"),
+            *(b"backups/full/disk0", b"backups/full/disk1", b"backups/lost/disk3"),
+        ):
+            assert await tree.parent(above(path)) == above(path.rpartition(b"/")[0]), path
+        assert servers() == []
+
+
 # Guests
 
 
@@ -330,6 +346,36 @@ async def test_a_disk_with_a_partition_table_has_its_volumes(sample: Sample) -> 
                 await tree.lookup(disk.node, name)
         with pytest.raises(NotFoundError):
             await tree.lookup(part.node, b"no-such-file")
+
+
+async def test_the_parents_of_folders_of_a_guest(sample: Sample) -> None:
+    paths = [
+        *(b"backups/full/disk0/etc", b"backups/full/disk0/etc/ssl"),
+        *(b"backups/full/disk0/etc/ssl/certs", b"backups/full/disk1/part1"),
+        *(b"backups/full/disk1/part1/etc", b"backups/full/disk1/part1/etc/ssl"),
+    ]
+    async with tree_of(sample) as tree:
+        nodes = {path: (await find(tree, path)).node for path in paths}
+        for path, node in nodes.items():
+            folder = path.rpartition(b"/")[0]
+            expected = nodes[folder] if folder in nodes else above(folder)
+            assert await tree.parent(node) == expected, path
+            assert (await tree.lookup(node, b"..")).node == expected
+        hostname = await find(tree, b"backups/full/disk0/etc/hostname")
+        with pytest.raises(NotAFolderError):
+            await tree.parent(hostname.node)
+
+
+async def test_the_parents_of_volumes_attach_nothing(sample: Sample) -> None:
+    """Also where the volume cannot be read."""
+    async with tree_of(sample) as tree:
+        parts = [
+            (await find(tree, b"backups/full/disk1/" + name)).node for name in (b"part1", b"part2")
+        ]
+    async with tree_of(sample) as tree:
+        for part in parts:
+            assert await tree.parent(part) == above(b"backups/full/disk1")
+        assert servers() == []
 
 
 async def test_what_is_not_read_yet_is_a_folder_that_says_so(sample: Sample) -> None:
@@ -415,13 +461,10 @@ async def test_a_listing_goes_on_behind_any_entry(sample: Sample, path: bytes) -
         assert await listing(tree, node) == everything
         step = 1 + len(everything) // 20
         for number in range(0, len(everything), step):
-            rest: list[Listed] = []
-            cookie = cookies[number]
-            while batch := await tree.readdir(node, cookie):
-                rest += batch
-                cookie = batch[-1].cookie
+            rest = await listing(tree, node, cookies[number])
             assert rest == everything[number + 1 :]
-        assert await tree.readdir(node, cookies[-1]) == []
+        items, complete = await tree.readdir(node, cookies[-1])
+        assert (list(items), complete) == ([], True)
 
 
 # What has gone
@@ -444,6 +487,7 @@ async def test_what_left_the_catalog_is_gone(sample: Sample) -> None:
                 tree.lookup(node, b"x"),
                 tree.lookup(node, b"."),
                 tree.lookup(node, b".."),
+                tree.parent(node),
                 tree.readdir(node),
                 tree.readlink(node),
                 tree.xattrs(node),
@@ -465,6 +509,8 @@ async def test_ids_that_never_were_are_gone(sample: Sample, node: int) -> None:
     async with tree_of(sample) as tree:
         with pytest.raises(GoneError):
             await tree.getattr(NodeId(node))
+        with pytest.raises(GoneError):
+            await tree.parent(NodeId(node))
 
 
 async def test_ids_of_files_that_are_not_there(sample: Sample) -> None:
@@ -488,7 +534,7 @@ async def test_owners_and_modes_are_shown_as_told_everywhere(sample: Sample) -> 
     async with tree_of(sample, shown) as tree:
         for path in (b"backups/full/disk0/own", b"backups/full/disk1/part1/own"):
             own = await find(tree, path)
-            parent = await tree.readdir((await find(tree, path.rpartition(b"/")[0])).node)
+            parent = await listing(tree, (await find(tree, path.rpartition(b"/")[0])).node)
             listed = next(item.entry for item in parent if item.name == b"own")
             for entry in (own, listed, await tree.getattr(own.node)):
                 assert entry.attributes is not None

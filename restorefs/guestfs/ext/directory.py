@@ -83,6 +83,17 @@ def decode_records(region: bytes, position: Position) -> list[Record]:
     return records
 
 
+def decode_parent(block: bytes) -> Inode | None:
+    """Return the inode of ".." from a folder's first block, where it is the second record; None
+    where it is not there."""
+    _, length, *_ = _HEADER.unpack_from(block)
+    if _SMALLEST_RECORD <= length <= len(block) - _SMALLEST_RECORD:
+        inode, _, name_length, _ = _HEADER.unpack_from(block, length)
+        if block[length + 8 : length + 8 + name_length] == b"..":
+            return int(inode)
+    return None
+
+
 def find_record(region: bytes, name: bytes) -> Inode | None:
     """Return the inode of a name, or None. Decodes nothing unless the name's bytes occur.
 

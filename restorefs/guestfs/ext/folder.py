@@ -22,7 +22,7 @@ from restorefs.guestfs.ext.directory import (
     Position,
     Record,
     decode_index_root,
-    decode_records,
+    decode_parent,
     stored_hashes,
     verify_block,
 )
@@ -126,10 +126,10 @@ class Folder:
             return ROOT_INODE
         if self._inline is not None:
             return int.from_bytes(self.file.body.block[:PARENT_SIZE], "little")
-        for inode, name, *_ in decode_records(await self.block(0), 0)[:2]:
-            if name == b"..":
-                return inode
-        raise DamagedError(f'folder {self.file.inode} has no ".."')
+        parent = decode_parent(await self.block(0))
+        if not parent:
+            raise DamagedError(f'folder {self.file.inode} has no ".."')
+        return parent
 
     async def name_form(self) -> NameForm:
         """Return how the folder's names are shown. Raises DamagedError, UnsupportedError."""

@@ -86,15 +86,23 @@ class InodeTable:
                 missing.append(inode)
             else:
                 known.append((inode, record))
-        await self._decode_into(found, known)
+        for start in range(0, len(known), _RECORDS_AT_ONCE):
+            if start:
+                await trio.lowlevel.checkpoint()
+            self._decode_into(found, known[start : start + _RECORDS_AT_ONCE])
         by_piece = await self._by_piece(missing)
         numbers = sorted(by_piece)
+        decoded = 0
         for start in range(0, len(numbers), _PIECES_AT_ONCE):
             batch = numbers[start : start + _PIECES_AT_ONCE]
             for number, piece in zip(batch, await self._reader.pieces(batch), strict=True):
+                if decoded >= _RECORDS_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+                    decoded = 0
                 records = verified_records(piece, by_piece[number], self.form)
                 self._records.put_all(records)
-                await self._decode_into(found, records)
+                self._decode_into(found, records)
+                decoded += len(records)
         return found
 
     async def _by_piece(self, inodes: Iterable[Inode]) -> dict[int, list[tuple[Inode, ByteOffset]]]:
@@ -116,17 +124,15 @@ class InodeTable:
                     by_piece[offset >> PIECE_BITS].append((inode, offset & (PIECE_SIZE - 1)))
         return by_piece
 
-    async def _decode_into(
+    def _decode_into(
         self, found: dict[Inode, Attributes], records: Sequence[tuple[Inode, bytes]]
     ) -> None:
-        """Decode what can be decoded; let others run after some hundreds."""
-        for start in range(0, len(records), _RECORDS_AT_ONCE):
-            for inode, record in records[start : start + _RECORDS_AT_ONCE]:
-                try:
-                    found[inode] = decode_attributes(record, inode, self.form)
-                except (DamagedError, NotFoundError):
-                    continue
-            await trio.lowlevel.checkpoint()
+        """Decode what can be decoded."""
+        for inode, record in records:
+            try:
+                found[inode] = decode_attributes(record, inode, self.form)
+            except (DamagedError, NotFoundError):
+                continue
 
     async def _table(self, group: int) -> tuple[ByteOffset, ByteOffset]:
         """Return where inode 0 would lie if all tables were as this group's is, and where the

@@ -42,8 +42,6 @@ class Superblock:
 
     inodes_count: int
     blocks_count: int
-    free_blocks: int
-    free_inodes: int
     first_data_block: int
     block_bits: int
     cluster_bits: int
@@ -60,8 +58,6 @@ class Superblock:
     ro_compat: int
     uuid: bytes
     label: bytes
-    reserved_gdt_blocks: int
-    journal_size: ByteLength
     last_orphan: int
     hash_seed: tuple[int, int, int, int]
     hash_version: int
@@ -69,7 +65,6 @@ class Superblock:
     descriptor_size: ByteLength
     uid16: bool
     first_meta_bg: int
-    overhead_clusters: int
     backup_groups: tuple[int, int]
     checksum_type: int
     checksum_seed: int
@@ -104,32 +99,6 @@ class Superblock:
     @property
     def has_metadata_checksums(self) -> bool:
         return bool(self.ro_compat & f.RO_COMPAT_METADATA_CSUM)
-
-    @property
-    def overhead(self) -> int:
-        """How many blocks can never hold files: as the superblock says or, where it does not,
-        those of the copies, bitmaps, inode tables and the journal."""
-        if self.overhead_clusters:
-            return self.overhead_clusters << self.cluster_bits - self.block_bits
-        descriptor_blocks = -(-self.groups // self.descriptors_per_block)
-        if self.incompat & f.INCOMPAT_META_BG:
-            descriptor_blocks = min(descriptor_blocks, self.first_meta_bg)
-        return (
-            self.first_data_block
-            + self.superblocks * (1 + descriptor_blocks + self.reserved_gdt_blocks)
-            + self.groups * (2 + self.inode_table_blocks)
-            + (self.journal_size >> self.block_bits)
-        )
-
-    @property
-    def superblocks(self) -> int:
-        """How many groups have a copy, the first one among them."""
-        if self.compat & f.COMPAT_SPARSE_SUPER2:
-            return 1 + sum(0 < group < self.groups for group in set(self.backup_groups))
-        if not self.ro_compat & f.RO_COMPAT_SPARSE_SUPER:
-            return self.groups
-        powers: list[int] = [base**times for base in _BACKUP_BASES for times in range(1, 33)]
-        return min(self.groups, 2) + sum(group < self.groups for group in powers)
 
     def has_superblock(self, group: int) -> bool:
         """Say whether a group starts with a copy of the superblock ("super", "blockgroup")."""
@@ -193,8 +162,6 @@ def decode_superblock(raw: bytes) -> Superblock:
     superblock = Superblock(
         inodes_count=_u32(raw, 0x0),
         blocks_count=_u32(raw, 0x4) | (_u32(raw, 0x150) << 32 if wide else 0),
-        free_blocks=_u32(raw, 0xC) | (_u32(raw, 0x158) << 32 if wide else 0),
-        free_inodes=_u32(raw, 0x10),
         first_data_block=_u32(raw, 0x14),
         block_bits=block_bits,
         cluster_bits=min(10 + _u32(raw, 0x1C), 63) if bigalloc else block_bits,
@@ -211,9 +178,7 @@ def decode_superblock(raw: bytes) -> Superblock:
         ro_compat=ro_compat,
         uuid=uuid,
         label=raw[0x78:0x88].split(b"\0", 1)[0],
-        reserved_gdt_blocks=_u16(raw, 0xCE),
         # s_jnl_blocks[15] and [16] hold the journal's i_size_high and i_size.
-        journal_size=_u32(raw, 0x148) << 32 | _u32(raw, 0x14C),
         last_orphan=_u32(raw, 0xE8),
         hash_seed=struct.unpack_from("<4I", raw, 0xEC),
         hash_version=raw[0xFC],
@@ -221,7 +186,6 @@ def decode_superblock(raw: bytes) -> Superblock:
         descriptor_size=_u16(raw, 0xFE) if wide else 32,
         uid16=bool(_u32(raw, 0x100) & _MOUNT_UID16),
         first_meta_bg=_u32(raw, 0x104),
-        overhead_clusters=_u32(raw, 0x248),
         backup_groups=struct.unpack_from("<2I", raw, 0x24C),
         checksum_type=raw[0x175],
         checksum_seed=_u32(raw, 0x270)

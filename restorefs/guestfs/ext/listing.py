@@ -3,42 +3,37 @@
 Owns the order, the cookies and the batches: entries come as they are stored, a cookie is the
 position behind an entry. Must not know how a folder lies on the volume.
 
-Concurrency: any number of listings may be in flight; each one is for one consumer.
+Concurrency: any number of listings may be in flight.
 """
-
-from collections.abc import AsyncGenerator
 
 import trio
 
-from restorefs.guestfs.base import DirEntry
+from restorefs.guestfs.base import DirEntry, Listing
 from restorefs.guestfs.ext.directory import KINDS, NO_KINDS, Position, Record, decode_records
 from restorefs.guestfs.ext.folder import Folder, NameForm
 from restorefs.guestfs.ext.inodes import InodeTable
 from restorefs.guestfs.ext.pieces import PIECE_SIZE
 
 _DOTS = frozenset((b".", b".."))
-_BATCH = 512
-# A listing starts small, so that the first names come soon, and grows: the names of a large
-# folder are in no order, so each window touches most pieces of its inodes.
+# A listing starts small, so that the first names come soon, and goes on in large windows: the
+# names of a large folder are in no order, so each window touches most pieces of its inodes.
 _FIRST_WINDOW = 16 << 10
-_LARGEST_WINDOW = 256 << 10
+_WINDOW = 256 << 10
 
 
-async def list_entries(
-    folder: Folder, inodes: InodeTable, cookie: Position
-) -> AsyncGenerator[list[DirEntry], None]:
-    """Yield the entries behind a cookie, window by window, in batches.
+async def list_entries(folder: Folder, inodes: InodeTable, cookie: Position) -> Listing:
+    """Return the entries of the next window behind a cookie in which there are any.
 
     Raises DamagedError for a block that cannot be read, whatever else could be listed.
     """
     form = await folder.name_form()
-    position, window = cookie, _LARGEST_WINDOW if cookie else _FIRST_WINDOW
-    while position < folder.end:
-        names, records, end = await _read_window(folder, form, position, window)
-        entries = await _with_attributes(folder, inodes, names, records)
-        for start in range(0, len(entries), _BATCH):
-            yield entries[start : start + _BATCH]
-        position, window = end, min(window * 2, _LARGEST_WINDOW)
+    position, window = cookie, _WINDOW if cookie else _FIRST_WINDOW
+    names: list[bytes] = []
+    records: list[Record] = []
+    while position < folder.end and not records:
+        names, records, position = await _read_window(folder, form, position, window)
+    entries = await _with_attributes(folder, inodes, names, records)
+    return Listing(entries, position >= folder.end)
 
 
 async def _read_window(
@@ -49,7 +44,7 @@ async def _read_window(
     names: list[bytes] = []
     records: list[Record] = []
     for start, region in regions:
-        if not start % PIECE_SIZE:
+        if start and not start % PIECE_SIZE:
             await trio.lowlevel.checkpoint()
         folder.verify(start, region)
         found = [

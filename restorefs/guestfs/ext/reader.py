@@ -7,8 +7,7 @@ Concurrency: any number of calls may be in flight; the parts keep only what neve
 """
 
 import stat
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from typing import ClassVar, Self
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
@@ -22,12 +21,11 @@ from restorefs.errors import (
 )
 from restorefs.guestfs.base import (
     Attributes,
-    DirEntry,
     Extent,
     GuestFilesystem,
     Identity,
     Inode,
-    Usage,
+    Listing,
 )
 from restorefs.guestfs.ext.blockmap import Volume
 from restorefs.guestfs.ext.files import FileTable
@@ -84,11 +82,8 @@ class ExtFilesystem(GuestFilesystem):
     async def lookup(self, folder: Inode, name: bytes) -> Inode:
         return await find(await self._folder(folder), name)
 
-    async def readdir(self, folder: Inode, cookie: int = 0) -> AsyncGenerator[list[DirEntry], None]:
-        entries = list_entries(await self._folder(folder), self._inodes, cookie)
-        async with aclosing(entries):
-            async for batch in entries:
-                yield batch
+    async def readdir(self, folder: Inode, cookie: int = 0) -> Listing:
+        return await list_entries(await self._folder(folder), self._inodes, cookie)
 
     async def readlink(self, inode: Inode) -> bytes:
         if not stat.S_ISLNK((await self.attributes(inode)).mode):
@@ -112,13 +107,3 @@ class ExtFilesystem(GuestFilesystem):
         if not stat.S_ISDIR((await self.attributes(inode)).mode):
             raise NotAFolderError(f"inode {inode} is not a folder")
         return Folder(self._volume, self._superblock, await self._files.file(inode))
-
-    def usage(self) -> Usage:
-        superblock = self._superblock
-        return Usage(
-            block_size=superblock.block_size,
-            blocks=superblock.blocks_count - superblock.overhead,
-            blocks_free=superblock.free_blocks,
-            files=superblock.inodes_count,
-            files_free=superblock.free_inodes,
-        )
