@@ -60,6 +60,8 @@ class Settings:
     uid: int | None = None
     gid: int | None = None
     umask: int | None = None
+    show_system_files: bool = False
+    oem_codepage: str = "cp437"
     runtime_dir: Path = field(default_factory=default_runtime_dir)
 
     @property

@@ -28,6 +28,7 @@ from restorefs.control.server import serve_unix
 from restorefs.control.status import Status
 from restorefs.errors import ConfigError, RestoreError
 from restorefs.fuse.mount import Mount, prepare
+from restorefs.guestfs.base import GuestOptions
 from restorefs.session.ledger import Ledger
 from restorefs.session.pool import Pool, PoolSettings
 from restorefs.tree.presentation import Presentation
@@ -73,6 +74,7 @@ async def _serve(
         max_attached=settings.max_attached,
         attach_timeout=settings.bounded(settings.attach_timeout),
         read_timeout=settings.bounded(settings.read_timeout),
+        guest_options=GuestOptions(settings.show_system_files, settings.oem_codepage),
     )
     pool = Pool(pool_settings, BlockCache(settings.cache_size), ledger)
     presentation = Presentation(settings.uid, settings.gid, settings.umask)

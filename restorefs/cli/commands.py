@@ -13,7 +13,7 @@ import click
 
 import restorefs
 from restorefs.cli import show
-from restorefs.cli.params import DiskIndex, Duration, Mask, Size
+from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Size
 from restorefs.cli.text import PrintableFormatter, printable
 from restorefs.config import Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
@@ -131,6 +131,16 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
 @click.option("--uid", type=click.IntRange(0), help="Show this owner instead of the guests'.")
 @click.option("--gid", type=click.IntRange(0), help="Show this group instead of the guests'.")
 @click.option("--umask", type=Mask(), help="Take these bits away from all modes, such as 022.")
+@click.option(
+    "--show-system-files", is_flag=True, help="List what NTFS keeps for itself, such as $MFT."
+)
+@click.option(
+    "--oem-codepage",
+    type=Codepage(),
+    default="cp437",
+    show_default=True,
+    help="The character set of short names on FAT, such as cp850 or cp866.",
+)
 @click.option(
     "--cache-size", type=Size(), default="256M", show_default=True, help="Memory for what was read."
 )

@@ -1,5 +1,6 @@
 """Parameter types: durations, sizes, modes."""
 
+import codecs
 import re
 
 import click
@@ -53,6 +54,21 @@ class Mask(click.ParamType[int]):
         if re.fullmatch(r"[0-7]{1,4}", value) is None:
             self.fail(f"{value!r} is not an octal mask such as 022", param, ctx)
         return int(value, 8)
+
+
+class Codepage(click.ParamType[str]):
+    """A character set of one byte for each character, by a name that Python knows."""
+
+    name = "codepage"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        try:
+            upper = [bytes([code]).decode(value, "replace") for code in range(128, 256)]
+        except LookupError:
+            upper = []
+        if not any(len(each) == 1 and each != "\ufffd" for each in upper):
+            self.fail(f"{value!r} is not a character set such as cp437, cp850, cp866", param, ctx)
+        return codecs.lookup(value).name
 
 
 class DiskIndex(click.ParamType[int]):

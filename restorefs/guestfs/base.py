@@ -97,6 +97,19 @@ class Identity:
     notes: Sequence[str] = field(default_factory=tuple)
 
 
+@dataclass(frozen=True, slots=True)
+class GuestOptions:
+    """What whoever mounts chose. show_system_files: list what a format keeps for itself in its root
+    (NTFS: $MFT and its like). oem_codepage: Python's name of the character set that FAT's short
+    names are in."""
+
+    show_system_files: bool = False
+    oem_codepage: str = "cp437"
+
+
+DEFAULT_OPTIONS = GuestOptions()
+
+
 class GuestFilesystem(ABC):
     """An opened file system on one volume."""
 
@@ -114,7 +127,12 @@ class GuestFilesystem(ABC):
 
     @classmethod
     @abstractmethod
-    async def open(cls, device: BlockDevice, limits: Limits = DEFAULT_LIMITS) -> Self:
+    async def open(
+        cls,
+        device: BlockDevice,
+        options: GuestOptions = DEFAULT_OPTIONS,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Self:
         """Open the file system. Raises UnsupportedError naming every unknown incompatible
         feature, DamagedError when its base structures are unusable."""
 

@@ -6,7 +6,7 @@ volumes may be identified at once; nothing is kept.
 
 from restorefs.block.base import BlockDevice
 from restorefs.errors import KeyNeededError, UnsupportedError
-from restorefs.guestfs.base import GuestFilesystem, Identity
+from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestFilesystem, GuestOptions, Identity
 from restorefs.guestfs.ext.reader import ExtFilesystem
 from restorefs.guestfs.recognise import OTHERS, TITLES, WRAPPERS, first_match
 from restorefs.guestfs.recognise.evidence import Evidence
@@ -31,7 +31,9 @@ async def identify(device: BlockDevice) -> Identity | None:
     return first_match(OTHERS, evidence)
 
 
-async def open_guest(device: BlockDevice, identity: Identity) -> GuestFilesystem:
+async def open_guest(
+    device: BlockDevice, identity: Identity, options: GuestOptions = DEFAULT_OPTIONS
+) -> GuestFilesystem:
     """Open the file system that identify() found on a volume.
 
     Raises KeyNeededError for an encrypted one, UnsupportedError naming what there is no reader
@@ -42,5 +44,5 @@ async def open_guest(device: BlockDevice, identity: Identity) -> GuestFilesystem
         raise KeyNeededError(f"{title} is encrypted, and its key is not known")
     for reader in READERS:
         if identity.kind in reader.kinds:
-            return await reader.open(device)
+            return await reader.open(device, options)
     raise UnsupportedError(f"{title} is recognised but not read yet")

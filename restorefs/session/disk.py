@@ -25,7 +25,7 @@ from restorefs.errors import (
     StorageError,
     UnsupportedError,
 )
-from restorefs.guestfs.base import GuestFilesystem, Identity
+from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestFilesystem, GuestOptions, Identity
 from restorefs.guestfs.registry import identify, open_guest
 from restorefs.session.filedata import FileReader
 from restorefs.session.once import Once
@@ -71,6 +71,7 @@ class AttachedDisk:
     table: VolumeTable
     contents: Mapping[int, Content]
     nursery: trio.Nursery
+    options: GuestOptions = DEFAULT_OPTIONS
     attached_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_access: float = field(default_factory=trio.current_time)
     in_use: int = 0
@@ -121,7 +122,7 @@ class AttachedDisk:
         volume, identity = content.volume, content.identity
         if volume.device is None or identity is None:
             raise UnsupportedError("nothing that restorefs recognises is stored here")
-        filesystem = await open_guest(volume.device, identity)
+        filesystem = await open_guest(volume.device, identity, self.options)
         for note in filesystem.identity.notes:
             log.info("%s/%s: %s", self.transport.name, os.fsdecode(volume.name), note)
         return Guest(filesystem, FileReader(filesystem, volume.device))

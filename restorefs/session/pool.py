@@ -36,6 +36,7 @@ from restorefs.errors import (
     StorageError,
     UnsupportedError,
 )
+from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestOptions
 from restorefs.session.disk import AttachedDisk, identify_all
 from restorefs.session.ledger import Ledger
 from restorefs.session.once import Once
@@ -66,6 +67,7 @@ class PoolSettings:
     max_attached: int = 64
     attach_timeout: float = 20.0
     read_timeout: float = 60.0
+    guest_options: GuestOptions = DEFAULT_OPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +240,16 @@ class Pool:
                 transport.close(StorageError(f"{name}: not attached"))
             await server.stop()
             raise
-        disk = AttachedDisk(record, server, transport, device, table, contents, self._nursery)
+        disk = AttachedDisk(
+            record,
+            server,
+            transport,
+            device,
+            table,
+            contents,
+            self._nursery,
+            self.settings.guest_options,
+        )
         self._nursery.start_soon(self._watch, disk, name=f"watch {name}")
         return disk
 

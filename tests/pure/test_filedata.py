@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from restorefs.block.base import BlockDevice, Piece, Window
 from restorefs.block.cache import BlockCache, CachedDisk
 from restorefs.errors import DamagedError, NotFoundError, StorageError
-from restorefs.guestfs.base import Attributes, Extent, GuestFilesystem, Inode, Listing
+from restorefs.guestfs.base import (
+    DEFAULT_OPTIONS,
+    Attributes,
+    Extent,
+    GuestFilesystem,
+    GuestOptions,
+    Inode,
+    Listing,
+)
 from restorefs.guestfs.limits import DEFAULT_LIMITS, Limits
 from restorefs.session.filedata import UNIT, Data, FileReader
 from tests.contracts.devices import MemoryDevice
@@ -95,7 +103,12 @@ class Guest(GuestFilesystem):
         raise NotImplementedError
 
     @classmethod
-    async def open(cls, device: BlockDevice, limits: Limits = DEFAULT_LIMITS) -> "Guest":
+    async def open(
+        cls,
+        device: BlockDevice,
+        options: GuestOptions = DEFAULT_OPTIONS,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> "Guest":
         raise NotImplementedError
 
     async def lookup(self, folder: Inode, name: bytes) -> Inode:

@@ -20,9 +20,11 @@ from restorefs.errors import (
     UnsupportedError,
 )
 from restorefs.guestfs.base import (
+    DEFAULT_OPTIONS,
     Attributes,
     Extent,
     GuestFilesystem,
+    GuestOptions,
     Identity,
     Inode,
     Listing,
@@ -63,7 +65,12 @@ class ExtFilesystem(GuestFilesystem):
         return await identify(device)
 
     @classmethod
-    async def open(cls, device: BlockDevice, limits: Limits = DEFAULT_LIMITS) -> Self:
+    async def open(
+        cls,
+        device: BlockDevice,
+        options: GuestOptions = DEFAULT_OPTIONS,
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> Self:
         reader = PieceReader(device)
         found = await find_superblock(reader)
         if found is None:
