@@ -15,8 +15,8 @@ from restorefs.guestfs.ext.indirect import IndirectMap
 from restorefs.guestfs.ext.inline import InlineMap, inline_regions
 from restorefs.guestfs.ext.inode_record import InodeFormat, decode_body
 from restorefs.guestfs.ext.layout import decode_superblock
-from restorefs.guestfs.ext.pieces import PieceReader
 from restorefs.guestfs.limits import Limits
+from restorefs.guestfs.pieces import PieceReader
 from tests.contracts.devices import MemoryDevice, WatchedDevice
 from tests.pure.ext_bytes import (
     BLOCK,

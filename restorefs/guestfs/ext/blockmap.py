@@ -15,9 +15,9 @@ from restorefs.block.base import ByteLength, ByteOffset
 from restorefs.errors import DamagedError
 from restorefs.guestfs.base import Extent, Inode
 from restorefs.guestfs.ext.layout import Superblock
-from restorefs.guestfs.ext.lru import Lru
-from restorefs.guestfs.ext.pieces import PieceReader
 from restorefs.guestfs.limits import Limits
+from restorefs.guestfs.lru import Lru
+from restorefs.guestfs.pieces import PieceReader
 
 _KEPT_TREE_BYTES = 2 << 20
 

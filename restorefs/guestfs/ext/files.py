@@ -30,7 +30,6 @@ from restorefs.guestfs.ext.inode_record import (
 )
 from restorefs.guestfs.ext.inodes import InodeTable
 from restorefs.guestfs.ext.layout import Superblock
-from restorefs.guestfs.ext.lru import Lru
 from restorefs.guestfs.ext.xattr import (
     Entry,
     block_checksum_of,
@@ -38,6 +37,7 @@ from restorefs.guestfs.ext.xattr import (
     decode_entries,
     shown_value,
 )
+from restorefs.guestfs.lru import Lru
 
 _KEPT_FILES = 1024
 

@@ -24,7 +24,7 @@ from restorefs.guestfs.ext.layout import (
     decode_superblock,
     looks_like_superblock,
 )
-from restorefs.guestfs.ext.pieces import PieceReader
+from restorefs.guestfs.pieces import PieceReader
 
 # Where mke2fs puts copies, unless told otherwise: a group has as many blocks as a block has bits,
 # 16 times as many with bigalloc; sparse_super and sparse_super2 have a copy in group 1 of all but

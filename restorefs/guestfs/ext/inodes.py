@@ -22,8 +22,8 @@ from restorefs.guestfs.ext.inode_record import (
     verified_records,
 )
 from restorefs.guestfs.ext.layout import ROOT_INODE, GroupDescriptor, decode_group
-from restorefs.guestfs.ext.lru import Lru
-from restorefs.guestfs.ext.pieces import PIECE_BITS, PIECE_SIZE, PieceReader
+from restorefs.guestfs.lru import Lru
+from restorefs.guestfs.pieces import PIECE_BITS, PIECE_SIZE, PieceReader
 
 _KEPT_RECORD_BYTES = 2 << 20
 _KEPT_GROUPS = 4096

@@ -12,7 +12,7 @@ from restorefs.guestfs.base import DirEntry, Listing
 from restorefs.guestfs.ext.directory import KINDS, NO_KINDS, Position, Record, decode_records
 from restorefs.guestfs.ext.folder import Folder, NameForm
 from restorefs.guestfs.ext.inodes import InodeTable
-from restorefs.guestfs.ext.pieces import PIECE_SIZE
+from restorefs.guestfs.pieces import PIECE_SIZE
 
 _DOTS = frozenset((b".", b".."))
 # A listing starts small, so that the first names come soon, and goes on in large windows: the

@@ -42,9 +42,9 @@ from restorefs.guestfs.ext.identify import (
 from restorefs.guestfs.ext.inodes import InodeTable
 from restorefs.guestfs.ext.layout import ROOT_INODE
 from restorefs.guestfs.ext.listing import list_entries
-from restorefs.guestfs.ext.pieces import PieceReader
 from restorefs.guestfs.ext.search import find
 from restorefs.guestfs.limits import DEFAULT_LIMITS, Limits
+from restorefs.guestfs.pieces import PieceReader
 
 
 class ExtFilesystem(GuestFilesystem):

@@ -10,7 +10,7 @@ which is harmless, as the content never changes.
 from collections.abc import Sequence
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
-from restorefs.guestfs.ext.lru import Lru
+from restorefs.guestfs.lru import Lru
 
 PIECE_BITS = 16
 PIECE_SIZE: ByteLength = 1 << PIECE_BITS
