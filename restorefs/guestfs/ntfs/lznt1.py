@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from restorefs.block.base import ByteLength
 from restorefs.errors import DamagedError
-from restorefs.guestfs.decompress import LZNT1_CHUNK, lznt1_chunk, off_the_loop
+from restorefs.guestfs.decompress import LZNT1_CHUNK, Part, decode_parts, lznt1_chunk
 
 _COMPRESSED = 0x8000  # in a chunk's header (MS-XCA 2.5.1.2)
 _SIGNATURE_MASK, _SIGNATURE = 0x7000, 0x3000
@@ -55,10 +55,6 @@ def decode_unit(stored: bytes, size: ByteLength) -> bytes:
     return b"".join(pieces)
 
 
-async def decode_units(units: Sequence[tuple[bytes, ByteLength]]) -> list[bytes]:
-    """Decode several units, as decode_unit() does, off the loop where they are many."""
-    return await off_the_loop(sum(size for _, size in units), _decode_units, units)
-
-
-def _decode_units(units: Sequence[tuple[bytes, ByteLength]]) -> list[bytes]:
-    return [decode_unit(stored, size) for stored, size in units]
+async def decode_units(units: Sequence[Part]) -> list[bytes]:
+    """Decode several units, as decode_unit() does, off the event loop where they are many."""
+    return await decode_parts(decode_unit, units)
