@@ -7,11 +7,13 @@ volumes may be identified at once; nothing is kept.
 from restorefs.block.base import BlockDevice
 from restorefs.errors import KeyNeededError, UnsupportedError
 from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestFilesystem, GuestOptions, Identity
+from restorefs.guestfs.exfat.reader import ExfatFilesystem
 from restorefs.guestfs.ext.reader import ExtFilesystem
+from restorefs.guestfs.fat.reader import FatFilesystem
 from restorefs.guestfs.recognise import OTHERS, TITLES, WRAPPERS, first_match
 from restorefs.guestfs.recognise.evidence import Evidence
 
-READERS: tuple[type[GuestFilesystem], ...] = (ExtFilesystem,)
+READERS: tuple[type[GuestFilesystem], ...] = (ExtFilesystem, ExfatFilesystem, FatFilesystem)
 
 
 async def identify(device: BlockDevice) -> Identity | None:

@@ -1,0 +1,67 @@
+"""The listing of a folder.
+
+Owns the order, the cookies and the batches: entries come as they are stored, a cookie is the slot
+behind an entry.
+
+Concurrency: any number of listings may be in flight.
+"""
+
+import stat
+
+import trio
+
+from restorefs.errors import DamagedError
+from restorefs.guestfs.base import Attributes, DirEntry, Inode, Listing
+from restorefs.guestfs.fat.directory import Entry, Named
+from restorefs.guestfs.fat.files import FileTable
+from restorefs.guestfs.fat.search import Search
+
+# A listing starts small, so that the first names come soon.
+_FIRST_WINDOW = 16 << 10
+_WINDOW = 64 << 10
+_WINDOWS = 4
+
+
+async def list_entries(files: FileTable, search: Search, inode: Inode, cookie: int) -> Listing:
+    """Return the entries of the next windows behind a cookie in which there are any.
+
+    Raises DamagedError behind the last entry before what cannot be read.
+    """
+    folder = await files.folder(inode)
+    entries: list[DirEntry] = []
+    slot, windows, ended = cookie, 0, False
+    while not ended and not (entries and windows >= (_WINDOWS if cookie else 1)):
+        try:
+            found, slot, ended = await folder.part(slot, _WINDOW if cookie else _FIRST_WINDOW)
+        except DamagedError:
+            if not entries:
+                raise
+            break
+        for each in found:
+            if each.name is None:
+                if not entries:
+                    raise DamagedError("a folder has an entry with an impossible name")
+                return Listing(entries, complete=False)
+            entries.append(await _entry(files, search, inode, folder.inode_at(each.slot), each))
+        windows += 1
+        await trio.lowlevel.checkpoint()
+    return Listing(entries, ended)
+
+
+async def _entry(
+    files: FileTable, search: Search, parent: Inode, inode: Inode, named: Named
+) -> DirEntry:
+    assert named.name is not None
+    kind = stat.S_IFREG
+    if named.entry.is_folder:
+        kind = stat.S_IFDIR
+        search.note_parent(inode, parent)
+    attributes = await _attributes(files, inode, named.entry)
+    return DirEntry(named.name, inode, kind, named.slot + 1, attributes)
+
+
+async def _attributes(files: FileTable, inode: Inode, entry: Entry) -> Attributes | None:
+    try:
+        return await files.attributes_of(inode, entry)
+    except DamagedError:
+        return None
