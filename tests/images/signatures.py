@@ -254,18 +254,6 @@ SAMPLES = (
         uuid="ABCD-1234",
     ),
     Sample(
-        "exfat",
-        "exfat",
-        volume(
-            64 * KIB,
-            (0, b"\xeb\x76\x90EXFAT   "),
-            (64, struct.pack("<QQIIIII", 0, 8192, 24, 8, 32, 1000, 4)),
-            (100, struct.pack("<IHHBBBB", 0xABCD1234, 0x100, 0, 9, 3, 1, 0x80)),
-            (510, b"\x55\xaa"),
-        ),
-        uuid="ABCD-1234",
-    ),
-    Sample(
         "xfs",
         "xfs",
         volume(

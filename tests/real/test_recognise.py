@@ -58,7 +58,7 @@ BY_ONE_PROGRAM = (
     Made("mkfs.fat", ("-F", "32")),
     Made("mkfs.fat", ("-F", "32", "-S", "4096", "-n", "FAT4K"), 320),
     Made("mkfs.fat", ("-F", "16", "-s", "64", "-f", "1"), 256),
-    Made("mkfs.exfat", ("-L", "ExLabel"), 16, untold=LABEL),
+    Made("mkfs.exfat", ("-L", "ExLabel"), 16),
     Made("mkfs.xfs", ("-q", "-L", "xfslabel"), 300),
     Made("mkfs.xfs", ("-q", "-b", "size=1024", "-m", "crc=0"), 300),
     Made("mkfs.btrfs", ("-q", "-L", "btrfs label"), 128),

@@ -34,25 +34,6 @@ def ntfs(e: Evidence) -> Identity | None:
     return Identity("ntfs", uuid=f"{e.number(72, 8):016X}", size=sectors * sector_size)
 
 
-def exfat(e: Evidence) -> Identity | None:
-    """Source: Microsoft, "exFAT file system specification", section 3.1."""
-    sector_shift, cluster_shift = e.at(108, 2)
-    if (
-        e.at(0, 11) != b"\xeb\x76\x90EXFAT   "
-        or any(e.at(11, 53))
-        or e.at(510, 2) != _BOOT_SIGNATURE
-        or not 9 <= sector_shift <= 12
-        or sector_shift + cluster_shift > 25
-    ):
-        return None
-    return Identity(
-        "exfat",
-        uuid=_dos_serial(e.number(100, 4)),
-        size=e.number(72, 8) << sector_shift,
-        clean=not e.number(106, 2) & 2,
-    )
-
-
 def fat(e: Evidence) -> Identity | None:
     """Source: Microsoft, "FAT: General Overview of On-Disk Format" 1.03: boot sector and BPB.
 

@@ -1,0 +1,160 @@
+"""The search for a name in a folder, and for the folder that another one is in.
+
+Owns when two names are the same, the indexes of folders that were searched, and the memory of
+which folder is in which: exFAT records no parents, so that of a folder nobody came to from above
+is found by looking through all folders, from the root on.
+
+Concurrency: any number of searches may be in flight; one at a time looks through all folders.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+import trio
+
+from restorefs.errors import DamagedError, NotFoundError, RestoreError
+from restorefs.guestfs.base import Inode
+from restorefs.guestfs.exfat.directory import utf16_of
+from restorefs.guestfs.exfat.files import ROOT_INODE, FileTable
+from restorefs.guestfs.exfat.folder import Folder, Found
+from restorefs.guestfs.exfat.upcase import UpcaseTable
+from restorefs.guestfs.lru import Lru
+
+_LONGEST_NAME = 3 * 255
+_KEPT_NAMES = 1 << 20
+_KEPT_PARENTS = 1 << 16
+_MOST_FOLDERS = 1 << 20
+
+OpenFolder = Callable[[Inode], Awaitable[Folder]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """A folder's inodes in the order of their upcased names' hashes."""
+
+    hashes: "array[int]"
+    inodes: "array[int]"
+    error: RestoreError | None
+
+    def candidates(self, hash_: int) -> list[Inode]:
+        index = bisect_left(self.hashes, hash_)
+        found = []
+        while index < len(self.hashes) and self.hashes[index] == hash_:
+            found.append(self.inodes[index])
+            index += 1
+        return found
+
+
+class Names:
+    """The names in the folders of one volume."""
+
+    def __init__(self, files: FileTable, upcase: UpcaseTable) -> None:
+        self._files = files
+        self._upcase = upcase
+        self._indexes: OrderedDict[Inode, _Index] = OrderedDict()
+        self._kept = 0
+
+    async def find(self, folder: Folder, name: bytes) -> Inode:
+        """Return the inode of a name: of that very one or, if only one name is the same without
+        regard to case, of that. Raises NotFoundError; DamagedError where the name is not found,
+        but some of the folder could not be read."""
+        text = utf16_of(name) if 0 < len(name) <= _LONGEST_NAME else None
+        if text is None:
+            raise NotFoundError("there is no such name")
+        index = await self._index(folder)
+        upcased = self._upcased(text)
+        found = []
+        for inode in index.candidates(_hash(upcased)):
+            each = await self._files.file(inode)
+            if each.name == name:
+                return inode
+            other = utf16_of(each.name)
+            if other is not None and self._upcased(other) == upcased:
+                found.append(inode)
+        if len(found) == 1:
+            return found[0]
+        if index.error is not None and not found:
+            raise index.error
+        raise NotFoundError("there is no such name")
+
+    def _upcased(self, text: str) -> str:
+        return text.translate(self._upcase)
+
+    async def _index(self, folder: Folder) -> _Index:
+        index = self._indexes.get(folder.inode)
+        if index is not None:
+            self._indexes.move_to_end(folder.inode)
+            return index
+        error: RestoreError | None = None
+        pairs: list[tuple[int, Inode]] = []
+        async for window in folder.windows():
+            error = error or window.error
+            for inode, each in window.found:
+                text = each.name.decode("utf-8", "surrogatepass")
+                pairs.append((_hash(self._upcased(text)), inode))
+        pairs.sort()
+        index = _Index(
+            array("Q", [hash_ for hash_, _ in pairs]),
+            array("Q", [inode for _, inode in pairs]),
+            error,
+        )
+        # No await from here on.
+        if folder.inode not in self._indexes:
+            self._indexes[folder.inode] = index
+            self._kept += len(pairs) + 64
+            while self._kept > _KEPT_NAMES and len(self._indexes) > 1:
+                _, old = self._indexes.popitem(last=False)
+                self._kept -= len(old.hashes) + 64
+        return index
+
+
+def _hash(upcased: str) -> int:
+    return hash(upcased) & 0xFFFFFFFFFFFFFFFF
+
+
+class Parents:
+    """Which folder is in which."""
+
+    def __init__(self, open_folder: OpenFolder) -> None:
+        self._open = open_folder
+        self._known: Lru[Inode, Inode] = Lru(_KEPT_PARENTS)
+        self._searching = trio.Lock()
+
+    def learn(self, folder: Inode, found: Iterable[Found]) -> None:
+        """Keep which folders were found in a folder."""
+        self._known.put_all((inode, folder) for inode, each in found if each.is_folder)
+
+    async def parent(self, folder: Inode) -> Inode:
+        """Return the folder that a folder is in. Raises DamagedError where none is found."""
+        if folder == ROOT_INODE:
+            return ROOT_INODE
+        parent = self._known.get(folder)
+        if parent is not None:
+            return parent
+        async with self._searching:
+            parent = self._known.get(folder)
+            return parent if parent is not None else await self._search(folder)
+
+    async def _search(self, wanted: Inode) -> Inode:
+        pending = deque([ROOT_INODE])
+        seen = {ROOT_INODE}
+        damage: RestoreError | None = None
+        while pending:
+            inode = pending.popleft()
+            try:
+                folder = await self._open(inode)
+                async for window in folder.windows():
+                    damage = damage or window.error
+                    self.learn(inode, window.found)
+                    below = [each for each, found in window.found if found.is_folder]
+                    if wanted in below:
+                        return inode
+                    if len(seen) < _MOST_FOLDERS:
+                        pending += [each for each in below if each not in seen]
+                        seen.update(below)
+            except (DamagedError, NotFoundError) as error:
+                damage = damage or error
+        raise DamagedError(f"no folder was found that folder {wanted} is in") from damage
