@@ -98,7 +98,7 @@ async def walk(reader: type[GuestFilesystem], device: MeteredDevice) -> int:
     """Ask for everything below the root, each folder once; RestoreErrors are answers."""
     try:
         await reader.probe(device)
-        fs = await reader.open(device, LIMITS)
+        fs = await reader.open(device, limits=LIMITS)
     except RestoreError:
         return 0
     pending = [fs.root]
