@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from restorefs.guestfs.base import Identity
 from restorefs.guestfs.recognise import OTHERS, TITLES, WRAPPERS, first_match
 from restorefs.guestfs.recognise.evidence import Evidence
+from restorefs.guestfs.registry import READERS, identify
 from tests.contracts.devices import MemoryDevice, MeteredDevice
 from tests.images import tables
 from tests.images.signatures import (
@@ -28,7 +29,8 @@ samples = pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.n
 
 
 async def recognise(content: bytes) -> Identity | None:
-    return first_match(ROWS, await Evidence.gather(MemoryDevice(content)))
+    """Ask the rows, and the readers of what they leave to those, as whoever opens a volume does."""
+    return await identify(MemoryDevice(content))
 
 
 async def kind_of(content: bytes) -> str | None:
@@ -45,7 +47,7 @@ async def test_kind_label_and_uuid(sample: Sample) -> None:
         sample.label,
         sample.uuid,
     )
-    assert not identity.readable
+    assert identity.readable == any(identity.kind in reader.kinds for reader in READERS)
     assert identity.kind in TITLES
 
 
@@ -53,8 +55,12 @@ async def test_kind_label_and_uuid(sample: Sample) -> None:
 async def test_only_one_row_takes_a_volume_for_its_own(sample: Sample) -> None:
     evidence = await Evidence.gather(MemoryDevice(sample.content))
     names = [row.__name__ for row in ROWS if row(evidence)]
+    device = MemoryDevice(sample.content)
+    names += [reader.__name__ for reader in READERS if await reader.probe(device)]
     # BitLocker To Go means to look like FAT to what does not know it.
-    assert names == (["bitlocker", "fat"] if sample.name == "bitlocker to go" else names[:1])
+    to_go = sample.name == "bitlocker to go"
+    assert names == (["bitlocker", "FatFilesystem"] if to_go else names[:1])
+    assert names
 
 
 @samples
@@ -76,11 +82,15 @@ async def test_an_empty_volume_is_nothing(size: int) -> None:
 
 
 async def test_what_else_is_nothing() -> None:
-    superblock_of_ext4 = volume(64 * KIB, (1024 + 56, b"\x53\xef"))
-    foreign = [b"\xff" * 65536, bytes(range(256)) * 1024, superblock_of_ext4]
+    foreign = [b"\xff" * 65536, bytes(range(256)) * 1024]
     foreign += [tables.Gpt(200, []).build(), tables.disk(100, (0, record(slot(0x83, 8, 40))))]
     for content in foreign:
         assert await recognise(content) is None
+
+
+async def test_a_damaged_superblock_is_left_to_its_reader() -> None:
+    superblock_of_ext4 = volume(64 * KIB, (1024 + 56, b"\x53\xef"))
+    assert first_match(ROWS, await Evidence.gather(MemoryDevice(superblock_of_ext4))) is None
 
 
 # --- which kinds hold files -----------------------------------------------------------------------

@@ -34,48 +34,6 @@ def ntfs(e: Evidence) -> Identity | None:
     return Identity("ntfs", uuid=f"{e.number(72, 8):016X}", size=sectors * sector_size)
 
 
-def fat(e: Evidence) -> Identity | None:
-    """Source: Microsoft, "FAT: General Overview of On-Disk Format" 1.03: boot sector and BPB.
-
-    Every rule given there for the BPB must hold, and the FATs must have room for as many
-    clusters as the volume has; neither is so by chance in a table's boot code.
-    """
-    jump = e.at(0, 3)
-    sector_size, cluster, reserved, fats, root_entries, sectors16, media, fat16_sectors = (
-        struct.unpack_from("<HBHBHHBH", e.at(0, 24), 11)
-    )
-    sectors = sectors16 or e.number(32, 4)
-    fat_sectors = fat16_sectors or e.number(36, 4)
-    if (
-        not (jump[0] == 0xE9 or (jump[0] == 0xEB and jump[2] == 0x90))
-        or e.at(510, 2) != _BOOT_SIGNATURE
-        or not is_power_of_two(sector_size, 512, 4096)
-        or not is_power_of_two(cluster, 1, 128)
-        or not reserved
-        or not fats
-        or not fat_sectors
-        or not (media == 0xF0 or media >= 0xF8)
-        or bool(root_entries) != bool(fat16_sectors)
-    ):
-        return None
-    root_sectors = -(-root_entries * 32 // sector_size)
-    clusters = (sectors - reserved - fats * fat_sectors - root_sectors) // cluster
-    bits = 32 if not fat16_sectors else 12 if clusters < 4085 else 16
-    if clusters <= 0 or fat_sectors * sector_size * 8 < (clusters + 2) * bits:
-        return None
-    # Behind the BPB: +0 u8 drive, +2 u8 what follows (0x29 all, 0x28 the serial), serial, label.
-    extended = 64 if bits == 32 else 36
-    signature = e.number(extended + 2, 1)
-    label = e.text(extended + 7, 11) if signature == 0x29 else ""
-    return Identity(
-        "vfat",
-        label="" if label == "NO NAME" else label,
-        uuid=_dos_serial(e.number(extended + 3, 4)) if signature in (0x28, 0x29) else "",
-        size=sectors * sector_size,
-        notes=(f"FAT{bits}",),
-    )
-
-
 def _dos_serial(serial: int) -> str:
     return f"{serial >> 16:04X}-{serial & 0xFFFF:04X}"
 
