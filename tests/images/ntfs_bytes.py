@@ -196,6 +196,13 @@ class File:
     reference; None for what is no folder. links: the record's link count, by default that of its names. extensions: the numbers of its extension
     FILE records, by default free ones. list_outside: the $ATTRIBUTE_LIST is not resident.
     patch: changes the record's bytes before the fixups; damage: after them.
+    name_record: in which of its records the nth name lies.
+
+    Of a folder: index_pieces: the runs of its $INDEX_ALLOCATION, and index_records: the extension
+    records that they are spread over. leaf_entries: at most so many in a leaf. stale_blocks:
+    what index blocks hold that the bitmap calls free. stale_behind: what lies behind the end
+    marker of each live one. damaged_blocks: changes a block on disk. block_offsets: where the
+    blocks are on the volume, once it is written.
     """
 
     number: int
@@ -220,6 +227,9 @@ class File:
     stale_behind: list[tuple[bytes, int]] = field(default_factory=list)
     damaged_blocks: dict[int, Callable[[bytearray], None]] = field(default_factory=dict)
     leaf_entries: int = 1 << 30
+    index_pieces: int = 1
+    index_records: int = 0
+    name_record: Callable[[int], int] | None = None
     block_offsets: list[int] = field(default_factory=list)
 
     @property
@@ -289,6 +299,7 @@ class Volume:
         self.label, self.flags = label, flags
         self.mft_runs, self.mft_parts = list(mft_runs), list(mft_parts)
         self.mft_extensions = list(mft_extensions)
+        self.mft_list_outside = False
         self.upcase = list(upcase) if upcase is not None else unicode_upcase()
         self.serial = 0x1234_5678_9ABC_DEF0
         self.files: dict[int, File] = {}
@@ -445,21 +456,32 @@ class Volume:
         folder.attributes.append(Attribute(INDEX_ROOT, folder.index_name, root))
         if blocks:
             data = b"".join(blocks)
-            runs = self.store(data)
-            start = runs[0][0]
-            assert start is not None
+            runs = self.store(data, folder.index_pieces)
             folder.block_offsets = [
-                start * self.cluster + number * self.index_size for number in range(len(blocks))
+                self._offset_in(runs, number * self.index_size) for number in range(len(blocks))
             ]
             for number, damage in folder.damaged_blocks.items():
                 block = bytearray(blocks[number])
                 damage(block)
                 self.put_at(folder.block_offsets[number], bytes(block))
             bits = ((1 << live) - 1).to_bytes(-(-len(blocks) // 64) * 8, "little")
-            folder.attributes += [
-                Attribute(INDEX_ALLOCATION, folder.index_name, runs=runs, size=len(data)),
-                Attribute(BITMAP, folder.index_name, bits),
-            ]
+            share = -(-len(runs) // max(folder.index_records, 1))
+            lowest = 0
+            for at in range(0, len(runs), share):
+                piece = runs[at : at + share]
+                folder.attributes.append(
+                    Attribute(
+                        INDEX_ALLOCATION,
+                        folder.index_name,
+                        runs=piece,
+                        size=len(data),
+                        allocated=self.clusters_of(len(data)) * self.cluster,
+                        lowest=lowest,
+                        record=at // share + 1 if folder.index_records else 0,
+                    )
+                )
+                lowest += sum(count for _, count in piece)
+            folder.attributes.append(Attribute(BITMAP, folder.index_name, bits))
 
     @property
     def _index_start(self) -> int:
@@ -510,7 +532,13 @@ class Volume:
         attributes = [Attribute(STANDARD_INFORMATION, value=file.standard_information())]
         if file.name_attributes:
             attributes += [
-                Attribute(FILE_NAME, value=file.key(name), indexed=True) for name in file.names
+                Attribute(
+                    FILE_NAME,
+                    value=file.key(name),
+                    indexed=True,
+                    record=file.name_record(number) if file.name_record else 0,
+                )
+                for number, name in enumerate(file.names)
             ]
         if file.is_folder:
             fixed = sum(len(each.encoded(self.cluster)) for each in attributes + file.attributes)
@@ -678,6 +706,7 @@ class Volume:
         size = total * self.cluster
         self.mft_map = runs
         mft.extensions = list(self.mft_extensions)
+        mft.list_outside = self.mft_list_outside
         done, lowest = 0, 0
         for part, count in enumerate([*self.mft_parts, len(runs)]):
             piece = runs[done : done + count]
@@ -696,13 +725,16 @@ class Volume:
 
     def mft_offset(self, number: int) -> int:
         """Return where a FILE record begins on the volume, once the volume is written."""
-        offset = number * self.record_size
-        for first, count in self.mft_map:
+        return self._offset_in(self.mft_map, number * self.record_size)
+
+    def _offset_in(self, runs: Sequence[Run], offset: int) -> int:
+        """Return where a byte of some content is on the volume."""
+        for first, count in runs:
             if offset < count * self.cluster:
                 assert first is not None
                 return first * self.cluster + offset
             offset -= count * self.cluster
-        raise AssertionError(f"no record {number}")
+        raise AssertionError("beyond the end")
 
     def _write_mft(self, records: dict[int, bytes]) -> None:
         for number in range(self._mft_records):
@@ -712,17 +744,9 @@ class Volume:
                 records[number] = fixed_up(bytes(unused), 48)
             data = records[number]
             for start in range(0, len(data), STRIDE):  # a record may be larger than a cluster
-                at = self.mft_offset_of(number * self.record_size + start)
+                at = self._offset_in(self.mft_map, number * self.record_size + start)
                 self.put_at(at, data[start : start + STRIDE])
         self.put(self._mirror, b"".join(records[number] for number in range(4)))
-
-    def mft_offset_of(self, offset: int) -> int:
-        for first, count in self.mft_map:
-            if offset < count * self.cluster:
-                assert first is not None
-                return first * self.cluster + offset
-            offset -= count * self.cluster
-        raise AssertionError("beyond the MFT")
 
     def boot_sector(self, sectors: int) -> bytes:
         """Encode the boot sector ("The volume header")."""

@@ -1,0 +1,522 @@
+"""Legal NTFS volumes that ntfs-3g does not write: geometry, $MFT, attribute lists, names, links.
+
+Each is built byte by byte (tests/images/ntfs_bytes.py); what is expected is what was put there,
+and other readers see it too, where they can.
+"""
+
+import os
+import random
+import stat
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from restorefs.errors import NotFoundError, RestoreError, UnsupportedError
+from restorefs.guestfs.base import GuestOptions
+from tests.images.ntfs_bytes import (
+    A_ENCRYPTED,
+    A_OFFLINE,
+    A_RECALL_ON_DATA,
+    A_REPARSE,
+    A_SPARSE,
+    DATA,
+    DOS,
+    ENCRYPTED,
+    LOGGED_UTILITY_STREAM,
+    OBJECT_ID,
+    SPARSE,
+    WIN32,
+    WIN32_AND_DOS,
+    Attribute,
+    Run,
+    Volume,
+    extended_attributes,
+    junction,
+    reparse,
+    symlink,
+    unicode_upcase,
+)
+from tests.real.ntfs_built import assert_others_agree, built, ntfs_3g, opened
+
+NUMBERS = random.Random(3)
+NOISE = NUMBERS.randbytes(300_000)
+
+
+def holding(runs: list[Run], size: int, **fields: object) -> Attribute:
+    return Attribute(DATA, runs=runs, size=size, **fields)  # type: ignore[arg-type]
+
+
+# Geometry
+
+
+def filled(volume: Volume) -> dict[bytes, bytes | None]:
+    """Put a bit of everything into a volume; return the tree that is expected."""
+    cluster = volume.cluster
+    tree: dict[bytes, bytes | None] = {b"small": b"in the record", b"empty": b""}
+    volume.resident("small", b"in the record")
+    volume.resident("empty", b"")
+    content = NOISE[: min(3 * cluster + 123, len(NOISE))]
+    volume.outside("pieces", content, pieces=3)
+    tree[b"pieces"] = content
+    block = b"data" * (cluster // 4)
+    runs = [(None, 2), *volume.store(block), (None, 3)]
+    size = 5 * cluster + 1
+    volume.file("sparse", holding(runs, size, flags=SPARSE), dos_attributes=A_SPARSE)
+    tree[b"sparse"] = (bytes(2 * cluster) + block).ljust(size, b"\0")
+    many = volume.folder("many")
+    tree[b"many"] = None
+    for number in range(240):
+        name = f"{number:03d} in a folder of several index blocks"
+        volume.resident(name, b"%d" % number, parent=many)
+        tree[b"many/" + name.encode()] = b"%d" % number
+    deep = volume.folder("deep", volume.folder("nested"))
+    volume.resident("file", b"below", parent=deep)
+    tree |= {b"nested": None, b"nested/deep": None, b"nested/deep/file": b"below"}
+    return tree
+
+
+GEOMETRIES = [
+    *((cluster, 512, 1024, 4096) for cluster in (512 << power for power in range(13))),
+    (4096, 4096, 4096, 4096),
+    (65_536, 4096, 4096, 4096),
+    (2 << 20, 4096, 4096, 4096),
+    (512, 512, 4096, 4096),
+    (4096, 512, 4096, 4096),
+    (4096, 512, 1024, 8192),
+    (1024, 512, 1024, 2048),
+    (1024, 1024, 1024, 4096),
+    (2048, 2048, 2048, 4096),
+]
+
+
+@pytest.mark.parametrize(("cluster", "sector", "record", "index"), GEOMETRIES)
+async def test_sizes(cluster: int, sector: int, record: int, index: int, tmp_path: Path) -> None:
+    volume = Volume(cluster=cluster, sector=sector, record=record, index=index)
+    expected = filled(volume)
+    async with built(volume, tmp_path) as found:
+        assert await found.tree() == expected
+        assert found.fs.identity.label == "built"
+        assert found.fs.identity.uuid.lower().replace("-", "").endswith("123456789abcdef0")
+    # libfsntfs takes the VCNs of index blocks below a cluster as clusters, and finds nothing.
+    assert_others_agree(
+        tmp_path / "built.img", expected, libfsntfs=index >= cluster and sector == 512
+    )
+
+
+async def test_clusters_of_2_mib_are_a_negative_power_in_the_boot_sector(tmp_path: Path) -> None:
+    volume = Volume(cluster=2 << 20)
+    volume.outside("file", NOISE)
+    async with built(volume, tmp_path) as found:
+        assert (await found.device.read(13, 1)) == b"\xf4"
+        assert await found.content("file") == NOISE
+
+
+async def test_the_last_bytes_of_the_volume(tmp_path: Path) -> None:
+    """A run that ends where the volume ends is inside it."""
+    volume = Volume()
+    content = NOISE[:8192]
+    attribute = holding([(0, 2)], 8192)
+    file = volume.file("last", attribute)
+    volume.write(tmp_path / "built.img")
+    clusters = (tmp_path / "built.img").stat().st_size // 4096
+    again = Volume()
+    again.file("last", holding([(clusters - 2, 2)], 8192), number=file.number)
+    again.put(clusters - 2, content)
+    async with built(again, tmp_path) as found:
+        assert found.device.size // 4096 == clusters
+        assert await found.content("last") == content
+
+
+# $MFT
+
+
+@pytest.mark.parametrize("outside", [False, True], ids=["resident-list", "list-outside"])
+@pytest.mark.parametrize(
+    ("cluster", "runs", "parts", "extensions"),
+    [
+        (1024, [32, 2], [1], [24]),
+        (1024, [32, 2], [1, 3, 5], [24, 25, 26]),
+        (1024, [32, 2], [1, 3, 5], [24, 33, 39]),  # each extension lies in what the last describes
+        (4096, [16, 1], [2, 2, 2], [30, 64, 70]),
+        (512, [64, 2], [1, 60, 90], [24, 25, 26]),
+        (4096, [8, 2], [], []),
+    ],
+)
+async def test_a_fragmented_mft(
+    cluster: int,
+    runs: list[int],
+    parts: list[int],
+    extensions: list[int],
+    outside: bool,
+    tmp_path: Path,
+) -> None:
+    volume = Volume(cluster=cluster, mft_runs=runs, mft_parts=parts, mft_extensions=extensions)
+    volume.mft_list_outside = outside
+    expected = filled(volume)
+    async with built(volume, tmp_path) as found:
+        assert await found.tree() == expected
+    assert_others_agree(tmp_path / "built.img", expected)
+
+
+async def test_an_mft_part_that_is_lost_loses_only_its_files(tmp_path: Path) -> None:
+    volume = Volume(cluster=1024, mft_runs=[64, 2], mft_parts=[1, 3], mft_extensions=[24, 25])
+    expected = filled(volume)
+    image = volume.write(tmp_path / "built.img")
+    with image.open("r+b") as file:
+        file.seek(volume.mft_offset(25))
+        file.write(b"BAAD")
+    async with opened(image) as found:
+        assert await found.content("small") == b"in the record"
+        lost = 0
+        for name in await found.names("many"):
+            try:
+                assert await found.content(b"many/" + name) == expected[b"many/" + name]
+            except RestoreError:
+                lost += 1
+        assert 0 < lost < 240
+
+
+# Attribute lists
+
+
+@pytest.mark.parametrize("outside", [False, True], ids=["resident-list", "list-outside"])
+async def test_content_in_several_records(outside: bool, tmp_path: Path) -> None:
+    volume = Volume()
+    content = NOISE[: 9 * 4096 - 7]
+    runs = volume.store(content, pieces=9)
+    parts = [
+        holding(runs[at : at + 3], len(content), lowest=at, record=1 + at // 3) for at in (0, 3, 6)
+    ]
+    parts[0].allocated = 9 * 4096
+    stream = Attribute(DATA, "stream", b"a stream of its own", record=2)
+    volume.file("file", *parts, stream, list_outside=outside)
+    volume.resident("beside", b"beside")
+    async with built(volume, tmp_path) as found:
+        assert await found.content("file") == content
+        assert (await found.fs.attributes(await found.find("file"))).size == len(content)
+        xattrs = await found.fs.xattrs(await found.find("file"))
+        assert xattrs[b"user.stream"] == b"a stream of its own"
+    assert_others_agree(tmp_path / "built.img", {b"file": content, b"beside": b"beside"})
+
+
+@pytest.mark.parametrize(("count", "outside"), [(9, False), (40, True)])
+async def test_names_in_several_records(count: int, outside: bool, tmp_path: Path) -> None:
+    volume = Volume()
+    file = volume.resident("link 000", b"many names", list_outside=outside)
+    folder = volume.folder("links")
+    for number in range(1, count):
+        volume.link(file, f"link {number:03d}", folder)
+    file.name_record = lambda number: number // 3
+    last = f"links/link {count - 1:03d}"
+    async with built(volume, tmp_path) as found:
+        entries = await found.entries("links")
+        assert len(entries) == count - 1
+        assert {entry.inode for entry in entries.values()} == {await found.find("link 000")}
+        for entry in entries.values():
+            assert entry.attributes is not None
+            assert entry.attributes.nlink == count
+        assert await found.content(last) == b"many names"
+    expected: dict[bytes, bytes | None] = {b"link 000": b"many names", b"links": None}
+    expected |= {b"links/link %03d" % number: b"many names" for number in range(1, count)}
+    assert_others_agree(tmp_path / "built.img", expected)
+
+
+async def test_an_index_in_several_records(tmp_path: Path) -> None:
+    volume = Volume(cluster=4096)
+    many = volume.folder("many", index_pieces=20, index_records=3)
+    expected: dict[bytes, bytes | None] = {b"many": None}
+    for number in range(800):
+        volume.resident(f"file {number}", b"%d" % number, parent=many)
+        expected[b"many/file %d" % number] = b"%d" % number
+    async with built(volume, tmp_path) as found:
+        assert await found.tree() == expected
+    assert_others_agree(tmp_path / "built.img", expected)
+
+
+# Names
+
+
+async def test_names_that_differ_only_in_case(tmp_path: Path) -> None:
+    volume = Volume()
+    for name in ("readme", "README", "ReadMe", "Only One"):
+        volume.resident(name, name.encode())
+    async with built(volume, tmp_path) as found:
+        assert await found.names() == {b"readme", b"README", b"ReadMe", b"Only One"}
+        for name in (b"readme", b"README", b"ReadMe"):
+            assert await found.content(name) == name
+        with pytest.raises(NotFoundError):
+            await found.find("rEADmE")
+        assert await found.content("only one") == b"Only One"
+        assert await found.content("ONLY ONE") == b"Only One"
+    assert_others_agree(
+        tmp_path / "built.img",
+        {name: name for name in (b"readme", b"README", b"ReadMe", b"Only One")},
+    )
+
+
+async def test_names_that_differ_only_in_case_in_a_large_folder(tmp_path: Path) -> None:
+    volume = Volume()
+    many = volume.folder("many", leaf_entries=3)
+    names = [f"{letter}{number:02d}" for number in range(20) for letter in ("Ab", "aB", "AB")]
+    for name in names:
+        volume.resident(name, name.encode(), parent=many)
+    async with built(volume, tmp_path) as found:
+        assert await found.names("many") == {name.encode() for name in names}
+        for name in names:
+            assert await found.content(f"many/{name}") == name.encode()
+            with pytest.raises(NotFoundError):
+                await found.find(f"many/{name.lower()}")
+
+
+async def test_the_volumes_own_table_decides_about_case(tmp_path: Path) -> None:
+    table = unicode_upcase()
+    table[ord("q")] = ord("q")  # As no Windows has it.
+    table[ord("!")] = ord("?")
+    volume = Volume(upcase=table)
+    for name in ("quick", "Bang?"):
+        volume.resident(name, name.encode())
+    async with built(volume, tmp_path) as found:
+        assert await found.content("qUICK") == b"quick"
+        with pytest.raises(NotFoundError):
+            await found.find("QUICK")
+        assert await found.content("bang!") == b"Bang?"
+
+
+async def test_short_names_are_not_listed_but_resolve(tmp_path: Path) -> None:
+    volume = Volume()
+    file = volume.file("Long File Name.txt", Attribute(DATA, value=b"content"), namespace=WIN32)
+    volume.link(file, "LONGFI~1.TXT", volume.root, DOS)
+    folder = volume.folder("Program Files", namespace=WIN32)
+    volume.link(folder, "PROGRA~1", volume.root, DOS)
+    volume.resident("in it", b"inner", parent=folder)
+    both = volume.file("SHORT.TXT", Attribute(DATA, value=b"both"), namespace=WIN32_AND_DOS)
+    volume.link(both, "another link", volume.root, WIN32)
+    async with built(volume, tmp_path) as found:
+        shown = {b"Long File Name.txt", b"Program Files", b"SHORT.TXT", b"another link"}
+        entries = await found.entries()
+        assert set(entries) == shown
+        for name, links in ((b"Long File Name.txt", 1), (b"SHORT.TXT", 2)):
+            attributes = entries[name].attributes
+            assert attributes is not None
+            assert attributes.nlink == links
+        for name in ("LONGFI~1.TXT", "longfi~1.txt", "long file name.TXT"):
+            assert await found.find(name) == await found.find("Long File Name.txt")
+        assert await found.content("PROGRA~1/in it") == b"inner"
+        assert await found.content("progra~1/IN IT") == b"inner"
+    expected: dict[bytes, bytes | None] = {
+        b"Long File Name.txt": b"content",
+        b"Program Files": None,
+        b"Program Files/in it": b"inner",
+        b"SHORT.TXT": b"both",
+        b"another link": b"both",
+    }
+    assert_others_agree(tmp_path / "built.img", expected)
+
+
+async def test_system_files_are_hidden_in_the_root_only(tmp_path: Path) -> None:
+    volume = Volume()
+    volume.resident("$mine", b"a user's file may begin with a dollar")
+    folder = volume.folder("folder")
+    volume.resident("$MFT", b"not the one", parent=folder)
+    image = volume.write(tmp_path / "built.img")
+    async with opened(image) as found:
+        assert await found.names() == {b"$mine", b"folder"}
+        assert await found.names("folder") == {b"$MFT"}
+    async with opened(image, GuestOptions(show_system_files=True)) as found:
+        assert {b"$MFT", b"$MFTMirr", b"$Secure", b"$Extend", b"$UpCase"} < await found.names()
+        assert len(await found.content("$UpCase")) == 131_072
+
+
+# Links and other reparse points
+
+
+def resolved(link: str, target: bytes) -> str:
+    """Return where a link leads, as a path from the root of the mount."""
+    path = os.path.normpath(PurePosixPath("/", link).parent / os.fsdecode(target))
+    return path.lstrip("/")
+
+
+async def test_symlinks_and_junctions_lead_to_the_same_place(tmp_path: Path) -> None:
+    volume = Volume()
+    users = volume.folder("Users")
+    someone = volume.folder("Someone", users)
+    volume.resident("file.txt", b"there", parent=someone)
+    links = volume.folder("links")
+    below = volume.folder("below", links)
+    targets = {
+        "relative": symlink("..\\..\\Users\\Someone\\file.txt", relative=True),
+        "absolute": symlink("\\??\\C:\\Users\\Someone\\file.txt", "C:\\Users\\Someone\\file.txt"),
+        "rooted": symlink("\\Users\\Someone\\file.txt", relative=True),
+    }
+    for name, attribute in targets.items():
+        volume.file(name, attribute, Attribute(DATA, value=b""), parent=below,
+                    dos_attributes=A_REPARSE)  # fmt: skip
+    for name, target in (("junction", "\\??\\C:\\Users\\Someone"), ("slash", "\\??\\C:\\Users\\")):
+        volume.file(name, junction(target, target[4:]), parent=below, entries=[],
+                    dos_attributes=A_REPARSE)  # fmt: skip
+    shown = {
+        "elsewhere": junction("\\??\\Z:\\not here\\at all"),
+        "volume": junction("\\??\\Volume{01234567-89ab-cdef-0123-456789abcdef}\\"),
+        "share": symlink("\\??\\UNC\\server\\share\\file", "\\\\server\\share\\file"),
+    }
+    for name, attribute in shown.items():
+        volume.file(name, attribute, parent=below, entries=[], dos_attributes=A_REPARSE)
+    async with built(volume, tmp_path) as found:
+        for entry in (await found.entries("links/below")).values():
+            assert entry.attributes is not None
+            assert stat.S_ISLNK(entry.attributes.mode), entry.name
+            assert stat.S_ISLNK(entry.kind), entry.name
+            target = await found.fs.readlink(entry.inode)
+            assert entry.attributes.size == len(target)
+        for name in targets:
+            target = await found.fs.readlink(await found.find(f"links/below/{name}"))
+            assert resolved(f"links/below/{name}", target) == "Users/Someone/file.txt", name
+        for name, place in (("junction", "Users/Someone"), ("slash", "Users")):
+            target = await found.fs.readlink(await found.find(f"links/below/{name}"))
+            assert resolved(f"links/below/{name}", target) == place
+        for name, part in (("elsewhere", b"not here"), ("volume", b"Volume{01234567-"),
+                           ("share", b"server")):  # fmt: skip
+            assert part in await found.fs.readlink(await found.find(f"links/below/{name}"))
+    with ntfs_3g(tmp_path / "built.img") as root:
+        for name in targets:
+            with open(root + b"/links/below/" + name.encode(), "rb") as file:
+                assert file.read() == b"there"
+
+
+async def test_what_wsl_makes(tmp_path: Path) -> None:
+    volume = Volume()
+    made = {
+        "symlink": (reparse(0xA000001D, b"\2\0\0\0/etc/h\xc3\xa4?"), stat.S_IFLNK, 0),
+        "socket": (reparse(0x80000023, b""), stat.S_IFSOCK, 0),
+        "fifo": (reparse(0x80000024, b""), stat.S_IFIFO, 0),
+        "char": (reparse(0x80000025, b""), stat.S_IFCHR, os.makedev(1, 3)),
+        "block": (reparse(0x80000026, b""), stat.S_IFBLK, os.makedev(259, 1_000)),
+    }
+    for name, (attribute, kind, device) in made.items():
+        extra = []
+        if device:
+            packed = os.major(device).to_bytes(4, "little") + os.minor(device).to_bytes(4, "little")
+            extra = extended_attributes(
+                {b"$LXUID": bytes(4), b"$LXMOD": (kind | 0o600).to_bytes(4, "little"),
+                 b"$LXDEV": packed}
+            )  # fmt: skip
+        volume.file(name, attribute, Attribute(DATA, value=b""), *extra, dos_attributes=A_REPARSE)
+    async with built(volume, tmp_path) as found:
+        for name, entry in (await found.entries()).items():
+            assert entry.attributes is not None
+            _, kind, device = made[name.decode()]
+            assert stat.S_IFMT(entry.attributes.mode) == kind, name
+            assert entry.attributes.rdev == device, name
+        assert await found.fs.readlink(await found.find("symlink")) == b"/etc/h\xc3\xa4?"
+
+
+UNREAD = {
+    "deduplicated": (0x80000013, "dedup"),
+    "hsm": (0xC0000004, ""),
+    "cloud": (0x9000001A, "cloud"),
+    "cloud-1": (0x9000101A, "cloud"),
+    "onedrive": (0x9000701A, "cloud"),
+    "cloud-f": (0x9000F01A, "cloud"),
+    "placeholder": (0x80000015, ""),
+    "wof-wim": (0x80000017, "w(im|of)"),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+async def test_content_that_is_elsewhere_is_never_zeros(name: str, tmp_path: Path) -> None:
+    tag, word = UNREAD[name]
+    volume = Volume()
+    data = b"\1\0\0\0\1\0\0\0" + bytes(40)  # as WOF has it: from a WIM file
+    flags = A_REPARSE | A_SPARSE | A_OFFLINE | A_RECALL_ON_DATA
+    sparse = Attribute(DATA, runs=[(None, 25)], size=100_000, flags=SPARSE)
+    volume.file("file", reparse(tag, data), sparse, dos_attributes=flags)
+    empty = Attribute(DATA, value=b"")
+    volume.file("empty", reparse(tag, data), empty, dos_attributes=flags)
+    volume.resident("beside", b"beside")
+    async with built(volume, tmp_path) as found:
+        entries = await found.entries()
+        assert set(entries) == {b"file", b"empty", b"beside"}
+        attributes = entries[b"file"].attributes
+        assert attributes is not None
+        assert stat.S_ISREG(attributes.mode)
+        assert attributes.size == 100_000
+        with pytest.raises(UnsupportedError, match=f"(?i){word}") as caught:
+            await found.content("file")
+        assert str(caught.value)
+        with pytest.raises(UnsupportedError):
+            await found.content_of(entries[b"file"].inode, 99_999, 1)
+        assert await found.content("beside") == b"beside"
+
+
+async def test_a_folder_of_the_cloud_is_listed(tmp_path: Path) -> None:
+    volume = Volume()
+    folder = volume.file(
+        "OneDrive", reparse(0x9000701A, bytes(16)), entries=[], dos_attributes=A_REPARSE
+    )
+    volume.resident("local", b"local", parent=folder)
+    async with built(volume, tmp_path) as found:
+        assert await found.names("OneDrive") == {b"local"}
+        assert await found.content("OneDrive/local") == b"local"
+
+
+@pytest.mark.parametrize("resident", [False, True])
+async def test_an_encrypted_file(resident: bool, tmp_path: Path) -> None:
+    volume = Volume()
+    content = NOISE[:2000] if not resident else NOISE[:100]
+    data = (
+        Attribute(DATA, value=content, flags=ENCRYPTED)
+        if resident
+        else Attribute(DATA, runs=volume.store(content), size=2000, flags=ENCRYPTED)
+    )
+    key = Attribute(LOGGED_UTILITY_STREAM, "$EFS", NOISE[:200])
+    volume.file("secret", data, key, dos_attributes=A_ENCRYPTED)
+    plain = Attribute(DATA, value=b"plain")
+    hidden = Attribute(DATA, "hidden", runs=volume.store(NOISE[:600]), size=600, flags=ENCRYPTED)
+    volume.file("beside", plain, hidden, dos_attributes=A_ENCRYPTED)
+    async with built(volume, tmp_path) as found:
+        assert await found.names() == {b"secret", b"beside"}
+        inode = await found.find("secret")
+        assert (await found.fs.attributes(inode)).size == len(content)
+        with pytest.raises(UnsupportedError, match=r"(?i)encrypt"):
+            await found.content("secret")
+        assert await found.content("beside") == b"plain"
+        assert NOISE[:600] not in (await found.fs.xattrs(await found.find("beside"))).values()
+
+
+# What a volume says of itself
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+async def test_a_dirty_volume(flags: int, tmp_path: Path) -> None:
+    volume = Volume(flags=flags)
+    volume.resident("file", b"content")
+    async with built(volume, tmp_path) as found:
+        identity = found.fs.identity
+        assert identity.clean is (not flags)
+        assert any("dirty" in note.lower() for note in identity.notes) is bool(flags)
+        assert await found.content("file") == b"content"
+
+
+@pytest.mark.parametrize(
+    ("header", "live"),
+    [(b"hibr", True), (b"HIBR", True), (b"wake", False), (b"WAKE", False), (bytes(4), False)],
+)
+@pytest.mark.parametrize("resident", [False, True])
+async def test_a_hibernated_volume(
+    header: bytes, live: bool, resident: bool, tmp_path: Path
+) -> None:
+    volume = Volume()
+    content = header + bytes(10_000 if not resident else 100)
+    (volume.resident if resident else volume.outside)("hiberfil.sys", content)
+    async with built(volume, tmp_path) as found:
+        notes = " ".join(found.fs.identity.notes).lower()
+        assert ("hibernat" in notes) is live
+        assert await found.content("HIBERFIL.SYS") == content
+
+
+async def test_an_object_id(tmp_path: Path) -> None:
+    volume = Volume()
+    volume.file("file", Attribute(DATA, value=b""), Attribute(OBJECT_ID, value=bytes(range(64))))
+    async with built(volume, tmp_path) as found:
+        values = (await found.fs.xattrs(await found.find("file"))).values()
+        assert any(value[:16] == bytes(range(16)) for value in values)
