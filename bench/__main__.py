@@ -1,6 +1,7 @@
 """`make bench`: every measure, on every way to read the image, interleaved in one run."""
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -8,26 +9,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import image as images
 from bench import ours, report
-from bench.measures import MEASURES, Measure, first_listing
+from bench.image import MIB, Image
+from bench.measures import Measure, first_listing
 from bench.processes import BenchError
-from bench.stacks import OURS, STACKS, Stack
+from bench.scenes import LINUX, SCENES, WINDOWS, Scene
+from bench.stacks import OURS, Stack
 
 CACHE = Path("build/bench")
 
 
 def main() -> int:
     options = _options()
-    shape = images.QUICK if options.quick else images.FULL
     if options.lookups is None:
         options.lookups = 20_000 if options.quick else 1_000_000
+    results = report.Results(options.rounds)
     try:
-        image = images.generated(CACHE, shape, say)
-        results = report.Results(shape, options.rounds)
-        _warm_host_cache(image.path)
-        _side_by_side(image, results)
-        _alone(image, results, options.lookups)
+        for scene in SCENES:
+            if options.only not in (None, scene.name):
+                continue
+            if scene.needs_root and os.geteuid() != 0:
+                results.left_out[scene.name] = "its image can only be made by root"
+                continue
+            image = scene.generated(CACHE, scene.quick if options.quick else scene.full, say)
+            _warm_host_cache(image.path)
+            _side_by_side(scene, image, results)
+            if scene is LINUX:
+                _linux_alone(image, results, options.lookups)
+            if scene is WINDOWS:
+                _windows_alone(image, results)
     except BenchError as error:
         say(str(error))
         return 1
@@ -42,32 +52,39 @@ def say(text: str) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="a small image: seconds, no verdict")
+    parser.add_argument("--quick", action="store_true", help="small images: seconds, no verdict")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--only", choices=[scene.name for scene in SCENES], help="one image only")
     parser.add_argument("--rounds", type=int, default=3, help="of which the median counts")
     parser.add_argument("--lookups", type=int, help="names to look up while memory is watched")
     return parser.parse_args()
 
 
-def _side_by_side(image: images.Image, results: report.Results) -> None:
-    """One round after the other, and in each round every stack for every measure."""
-    results.left_out = {stack.name: why for stack in STACKS if (why := stack.lacks())}
-    if OURS.name in results.left_out:
-        raise BenchError(f"restorefs: {results.left_out[OURS.name]}")
-    stacks = [stack for stack in STACKS if stack.name not in results.left_out]
+def _side_by_side(scene: Scene, image: Image, results: report.Results) -> None:
+    """One round after the other, and in each round every stack for every measure, each time
+    another one first: whoever comes first also pays for the machine's getting under way."""
+    figures = results.begin(scene, image.shape)
+    stacks = []
+    for stack in scene.stacks:
+        if (why := stack.lacks()) is not None:
+            if stack is OURS:
+                raise BenchError(f"restorefs: {why}")
+            results.left_out[stack.name] = why
+        else:
+            stacks.append(stack)
     for number in range(1, results.rounds + 1):
-        for measure in MEASURES:
-            for stack in stacks:
+        for measure in scene.measures:
+            for stack in stacks[number % len(stacks) :] + stacks[: number % len(stacks)]:
                 cold, value = _take(stack, measure, image)
                 say(
                     f"round {number} of {results.rounds}: {measure.name}: {stack.name}:"
                     f" {value:,.0f} {measure.unit}"
                 )
-                _note(results, measure.name, stack, value)
-                _note(results, report.COLD_START, stack, cold)
+                figures.note(measure.name, stack, value)
+                figures.note(report.COLD_START, stack, cold)
 
 
-def _take(stack: Stack, measure: Measure, image: images.Image) -> tuple[float, float]:
+def _take(stack: Stack, measure: Measure, image: Image) -> tuple[float, float]:
     """Start a stack; return the seconds to its first `ls`, and what the measure gave."""
     with _folder() as folder:
         begin = time.perf_counter()
@@ -77,7 +94,7 @@ def _take(stack: Stack, measure: Measure, image: images.Image) -> tuple[float, f
             return cold, measure.take(root, image)
 
 
-def _alone(image: images.Image, results: report.Results, lookups: int) -> None:
+def _linux_alone(image: Image, results: report.Results, lookups: int) -> None:
     """What is measured on restorefs without a peer."""
     say("restorefs alone: attach")
     with _folder() as folder:
@@ -92,8 +109,10 @@ def _alone(image: images.Image, results: report.Results, lookups: int) -> None:
         results.memory = ours.memory(image, folder, lookups, say)
 
 
-def _note(results: report.Results, name: str, stack: Stack, value: float) -> None:
-    results.figures.setdefault(name, {}).setdefault(stack.name, []).append(value)
+def _windows_alone(image: Image, results: report.Results) -> None:
+    say(f"restorefs alone: a folder of {image.shape.crowd:,} files, and a second reader")
+    with _folder() as folder:
+        results.crowd = ours.crowd(image, folder)
 
 
 @contextmanager
@@ -105,7 +124,7 @@ def _folder() -> Iterator[Path]:
 
 def _warm_host_cache(path: Path) -> None:
     with open(path, "rb", buffering=0) as file:
-        while file.read(images.MIB):
+        while file.read(MIB):
             pass
 
 

@@ -1,4 +1,4 @@
-"""The image that everything is measured on.
+"""The images that everything is measured on, and the one of a Linux server.
 
 Owns what is on it. Generated once, the same each time, and kept in a folder that git ignores:
 a GPT disk as qcow2 with one ext4 partition holding
@@ -28,6 +28,8 @@ class Shape:
     tree_files: int
     small_files: int
     big_mib: int
+    compressed_mib: int = 0
+    crowd: int = 0  # files in one folder
 
 
 FULL = Shape(tree_files=60_000, small_files=8_000, big_mib=1024)
@@ -35,43 +37,55 @@ QUICK = Shape(tree_files=5_000, small_files=800, big_mib=128)
 
 
 @dataclass(frozen=True)
-class Image:
-    path: Path
+class Facts:
+    """entries: what `find -ls` lists below the root."""
+
     partition_size: int
-    shape: Shape
-    entries: int  # what `find -ls` lists below the root, lost+found included
+    entries: int
     small_bytes: int
 
 
+@dataclass(frozen=True)
+class Image:
+    """volume: the file system's folder below the disk's; empty where it is the disk's own."""
+
+    path: Path
+    shape: Shape
+    volume: str
+    facts: Facts
+
+
+Generate = Callable[[Path, Shape, Callable[[str], None]], Facts]
+
+
 def generated(folder: Path, shape: Shape, say: Callable[[str], None]) -> Image:
-    """Return the image of that shape below `folder`, generated unless it is there already."""
-    name = f"{shape.tree_files}-{shape.small_files}-{shape.big_mib}"
-    home = folder / name
-    facts = home / "facts.json"
-    if not facts.exists():
+    """Return the Linux server's image of that shape, generated unless it is there already."""
+    return once(folder / "linux", shape, "part1", _generate, say)
+
+
+def once(
+    folder: Path, shape: Shape, volume: str, generate: Generate, say: Callable[[str], None]
+) -> Image:
+    """Return the image of a shape, made by `generate` (as image.qcow2 in a folder that it is given)
+    unless it is there already."""
+    home = folder / f"{shape.tree_files}-{shape.small_files}-{shape.big_mib}"
+    known = home / "facts.json"
+    if not known.exists():
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir(parents=True)
-        _generate(home, facts, shape, say)
-    known = json.loads(facts.read_text())
-    return Image(
-        home / "image.qcow2",
-        known["partition_size"],
-        shape,
-        known["entries"],
-        known["small_bytes"],
-    )
+        facts = generate(home, shape, say)
+        known.write_text(json.dumps(asdict(facts)))
+    return Image(home / "image.qcow2", shape, volume, Facts(**json.loads(known.read_text())))
 
 
-def _generate(home: Path, facts: Path, shape: Shape, say: Callable[[str], None]) -> None:
+def _generate(home: Path, shape: Shape, say: Callable[[str], None]) -> Facts:
     source, partition, disk = home / "source", home / "partition", home / "disk"
     say(f"generating the image, once: {shape.tree_files + shape.small_files:,} files")
     chance = random.Random(20251008)
-    _make_tree(source / "tree", shape.tree_files, chance)
-    small_bytes = _make_small(source / "small", shape.small_files, chance)
+    make_tree(source / "tree", shape.tree_files, chance)
+    small_bytes = make_small(source / "small", shape.small_files, chance)
     say(f"generating the image, once: a file of {shape.big_mib:,} MiB")
-    with open(source / "big", "wb") as big:
-        for _ in range(shape.big_mib):
-            big.write(chance.randbytes(MIB))
+    make_big(source / "big", shape.big_mib, chance)
     entries = sum(1 for _ in source.rglob("*")) + 1 + 1  # the root, and lost+found
 
     say("generating the image, once: mkfs.ext4 and qemu-img")
@@ -88,19 +102,10 @@ def _generate(home: Path, facts: Path, shape: Shape, say: Callable[[str], None])
     partition.unlink()
     run("qemu-img", "convert", "-f", "raw", "-O", "qcow2", disk, home / "image.qcow2")
     disk.unlink()
-    facts.write_text(
-        json.dumps(
-            {
-                "shape": asdict(shape),
-                "partition_size": size,
-                "entries": entries,
-                "small_bytes": small_bytes,
-            }
-        )
-    )
+    return Facts(size, entries, small_bytes)
 
 
-def _make_tree(root: Path, files: int, chance: random.Random) -> None:
+def make_tree(root: Path, files: int, chance: random.Random) -> None:
     """Folders of very different sizes up to six deep; log-normal file sizes around 2 KiB."""
     root.mkdir(parents=True)
     folders = [root]
@@ -122,7 +127,7 @@ def _make_tree(root: Path, files: int, chance: random.Random) -> None:
             made += 1
 
 
-def _make_small(root: Path, files: int, chance: random.Random) -> int:
+def make_small(root: Path, files: int, chance: random.Random) -> int:
     """A hundred files of 1 to 8 KiB in each folder; returns their bytes."""
     total = 0
     for number in range(files):
@@ -132,6 +137,13 @@ def _make_small(root: Path, files: int, chance: random.Random) -> int:
         (folder / f"{number:05}.dat").write_bytes(content)
         total += len(content)
     return total
+
+
+def make_big(path: Path, mib: int, chance: random.Random) -> None:
+    """One file of random bytes."""
+    with open(path, "wb") as big:
+        for _ in range(mib):
+            big.write(chance.randbytes(MIB))
 
 
 _WORDS = ("data", "cache", "index", "lib", "share", "doc", "module", "report", "image", "backup")

@@ -38,22 +38,31 @@ def listing(root: Path, image: Image) -> float:
         elapsed = time.perf_counter() - begin
         output.seek(0)
         entries = sum(chunk.count(b"\n") for chunk in iter(lambda: output.read(MIB), b""))
-    if entries != image.entries:
-        raise BenchError(f"{root}: {entries} entries listed, {image.entries} are there")
+    if entries != image.facts.entries:
+        raise BenchError(f"{root}: {entries} entries listed, {image.facts.entries} are there")
     return entries / elapsed
 
 
 def sequential(root: Path, image: Image) -> float:
     """The big file from its beginning to its end, 1 MiB at a time."""
+    return _read_whole(root / "big", image.shape.big_mib)
+
+
+def compressed(root: Path, image: Image) -> float:
+    """The same for the compressed file, in MiB of content."""
+    return _read_whole(root / "compressed", image.shape.compressed_mib)
+
+
+def _read_whole(path: Path, mib: int) -> float:
     total = 0
     begin = time.perf_counter()
-    with open(root / "big", "rb", buffering=0) as big:
-        while chunk := big.read(MIB):
+    with open(path, "rb", buffering=0) as file:
+        while chunk := file.read(MIB):
             total += len(chunk)
     elapsed = time.perf_counter() - begin
-    if total != image.shape.big_mib * MIB:
-        raise BenchError(f"{root}/big: {total} bytes read")
-    return total / MIB / elapsed
+    if total != mib * MIB:
+        raise BenchError(f"{path}: {total} bytes read")
+    return mib / elapsed
 
 
 def random_reads(readers: int) -> Callable[[Path, Image], float]:
@@ -109,8 +118,8 @@ def copying(root: Path, image: Image) -> float:
         run("cp", "-a", root / "small", target)
         elapsed = time.perf_counter() - begin
         copied = sum(path.stat().st_size for path in Path(target).rglob("*.dat"))
-    if copied != image.small_bytes:
-        raise BenchError(f"{root}/small: {copied} of {image.small_bytes} bytes copied")
+    if copied != image.facts.small_bytes:
+        raise BenchError(f"{root}/small: {copied} of {image.facts.small_bytes} bytes copied")
     return image.shape.small_files / elapsed
 
 
@@ -124,10 +133,16 @@ def _memory() -> str:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
 
 
-MEASURES = (
-    Measure("listing, find -ls", "entries/s", +1, listing),
-    Measure("one big file, sequential", "MiB/s", +1, sequential),
+LISTING = Measure("listing, find -ls", "entries/s", +1, listing)
+SEQUENTIAL = Measure("one big file, sequential", "MiB/s", +1, sequential)
+COMPRESSED = Measure("one compressed file", "MiB/s", +1, compressed)
+COPYING = Measure("copying small files, cp -a", "files/s", +1, copying)
+
+LINUX = (
+    LISTING,
+    SEQUENTIAL,
     Measure("random 4 KiB, 1 reader", "IOPS", +1, random_reads(1)),
     Measure("random 4 KiB, 8 readers", "IOPS", +1, random_reads(8)),
-    Measure("copying small files, cp -a", "files/s", +1, copying),
+    COPYING,
 )
+WINDOWS = (LISTING, SEQUENTIAL, COMPRESSED, COPYING)

@@ -1,14 +1,18 @@
 """What is measured on restorefs alone: attaching, memory, and what lies above the guests."""
 
+import multiprocessing
+import multiprocessing.sharedctypes
 import os
+import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.image import Image
-from bench.measures import first_listing, listing, sequential
+from bench.measures import RANDOM_READ, first_listing, listing, sequential
 from bench.processes import BenchError, children, memory_kib, run
 from bench.stacks import images_folder, restorefs_daemon
 
@@ -112,3 +116,71 @@ def memory(image: Image, folder: Path, lookups: int, say: Callable[[str], None])
             first_pass = first_pass or memory_kib(daemon.pid)
             say(f"lookups: {done:,} of {lookups:,}")
         return Memory(ready, listed, read, first_pass, memory_kib(daemon.pid), done)
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """The first `ls` in a folder of very many files: its seconds, and the longest time that a
+    second reader's 4 KiB took meanwhile (`gap_s`) and while nobody else asked (`quiet_gap_s`)."""
+
+    files: int
+    listed_s: float
+    gap_s: float
+    quiet_gap_s: float
+
+
+def crowd(image: Image, folder: Path) -> Crowd:
+    """List the crowded folder while somebody else reads at random places of the big file."""
+    images = images_folder(folder, image.path, 1)
+    with restorefs_daemon(folder, "--images", images) as daemon:
+        root = daemon.disk("backup-vm0-1700000000")
+        first_listing(root)
+        with _second_reader(root / "big", image.shape.big_mib) as reader:
+            time.sleep(2)
+            quiet = reader.longest()
+            begin = time.perf_counter()
+            listed = run("ls", "-U", root / "crowd").count("\n")
+            elapsed = time.perf_counter() - begin
+            gap = reader.longest()
+    if listed != image.shape.crowd:
+        raise BenchError(f"{listed} of {image.shape.crowd} files were listed")
+    return Crowd(listed, elapsed, gap, quiet)
+
+
+class _Reader:
+    """Another process that reads pages, and its longest wait since it was last asked."""
+
+    def __init__(self, longest: "multiprocessing.sharedctypes.Synchronized[float]") -> None:
+        self._longest = longest
+
+    def longest(self) -> float:
+        with self._longest.get_lock():
+            value, self._longest.value = self._longest.value, 0.0
+        return value
+
+
+@contextmanager
+def _second_reader(path: Path, mib: int) -> Iterator[_Reader]:
+    context = multiprocessing.get_context("fork")
+    longest = context.Value("d", 0.0)
+    process = context.Process(target=_read_on, args=(path, mib, longest), daemon=True)
+    process.start()
+    try:
+        yield _Reader(longest)
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _read_on(
+    path: Path, mib: int, longest: "multiprocessing.sharedctypes.Synchronized[float]"
+) -> None:
+    places = random.Random(2)
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+    while True:
+        begin = time.perf_counter()
+        os.pread(fd, RANDOM_READ, places.randrange(mib * 256) * RANDOM_READ)
+        waited = time.perf_counter() - begin
+        with longest.get_lock():
+            longest.value = max(longest.value, waited)

@@ -78,15 +78,40 @@ def images_folder(folder: Path, image: Path, backups: int) -> Path:
 def restorefs(image: Image, folder: Path) -> Iterator[Path]:
     images = images_folder(folder, image.path, 1)
     with restorefs_daemon(folder, "--images", images) as daemon:
-        yield daemon.disk("backup-vm0-1700000000") / "part1"
+        yield daemon.disk("backup-vm0-1700000000") / image.volume
 
 
 @contextmanager
 def fuse2fs(image: Image, folder: Path) -> Iterator[Path]:
     """qemu-nbd, nbdfuse over it (several connections), fuse2fs on the file that nbdfuse shows."""
-    shown, mountpoint = folder / "nbd", folder / "mnt"
-    shown.mkdir()
+    with _shown_by_nbdfuse(image, folder) as disk, _mountpoint(folder) as mountpoint:
+        run("fuse2fs", disk, mountpoint, "-o", f"ro,offset={PARTITION_START}")
+        yield mountpoint
+
+
+@contextmanager
+def ntfs3g(image: Image, folder: Path) -> Iterator[Path]:
+    """qemu-nbd, nbdfuse over it, ntfs-3g on the file that nbdfuse shows."""
+    with _shown_by_nbdfuse(image, folder) as disk, _mountpoint(folder) as mountpoint:
+        run("ntfs-3g", disk, mountpoint, "-o", "ro")
+        yield mountpoint
+
+
+@contextmanager
+def _mountpoint(folder: Path) -> Iterator[Path]:
+    mountpoint = folder / "mnt"
     mountpoint.mkdir()
+    try:
+        yield mountpoint
+    finally:
+        unmount(mountpoint)
+
+
+@contextmanager
+def _shown_by_nbdfuse(image: Image, folder: Path) -> Iterator[Path]:
+    """The image's disk as a file."""
+    shown = folder / "nbd"
+    shown.mkdir()
     log = folder / "nbdfuse.log"
     server = ["qemu-nbd", "--read-only", "--format", "qcow2", "--persistent", "--shared", "8"]
     with ExitStack() as stack:
@@ -96,9 +121,7 @@ def fuse2fs(image: Image, folder: Path) -> Iterator[Path]:
         stack.enter_context(started("nbdfuse", "-r", shown / "disk", "--unix", sock, log=log))
         stack.callback(unmount, shown)
         wait_until(lambda: os.path.ismount(shown), "nbdfuse")
-        run("fuse2fs", shown / "disk", mountpoint, "-o", f"ro,offset={PARTITION_START}")
-        stack.callback(unmount, mountpoint)
-        yield mountpoint
+        yield shown / "disk"
 
 
 @contextmanager
@@ -129,7 +152,7 @@ def kernel(image: Image, folder: Path) -> Iterator[Path]:
             "--offset",
             str(PARTITION_START),
             "--sizelimit",
-            str(image.partition_size),
+            str(image.facts.partition_size),
             shown,
         ).strip()
         stack.callback(run, "losetup", "--detach", device)
@@ -157,4 +180,4 @@ class Stack:
 OURS = Stack("restorefs", restorefs, ("restorefs", "qemu-nbd"))
 FUSE2FS = Stack("nbdfuse+fuse2fs", fuse2fs, ("qemu-nbd", "nbdfuse", "fuse2fs", "fusermount3"))
 KERNEL = Stack("kernel ext4", kernel, ("qemu-storage-daemon", "losetup", "mount"), needs_root=True)
-STACKS = (OURS, FUSE2FS, KERNEL)
+NTFS3G = Stack("nbdfuse+ntfs-3g", ntfs3g, ("qemu-nbd", "nbdfuse", "ntfs-3g", "fusermount3"))
