@@ -1,0 +1,91 @@
+"""The decoders: what other encoders made, damaged data, and where the work is done."""
+
+import contextlib
+import threading
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from restorefs.errors import DamagedError
+from restorefs.guestfs.decompress import decode_parts, lznt1_chunk, lzx, xpress_huffman
+from tests.pure import wim_chunks
+
+
+@pytest.mark.parametrize(
+    "sample", [wim_chunks.XPRESS_WORDS, wim_chunks.XPRESS_CALLS], ids=["words", "calls"]
+)
+def test_xpress_chunks_of_wimlib(sample: tuple[bytes, bytes]) -> None:
+    content, stored = sample
+    assert xpress_huffman(stored, len(content)) == content
+
+
+@pytest.mark.parametrize("change", [-1, 1, 5000])
+def test_xpress_gives_the_size_that_was_asked_for_or_an_error(change: int) -> None:
+    content, stored = wim_chunks.XPRESS_WORDS
+    with pytest.raises(DamagedError):
+        xpress_huffman(stored, len(content) + change)
+
+
+@pytest.mark.parametrize("length", [0, 1, 255, 256, 259, 260, 400])
+def test_xpress_that_is_cut_off(length: int) -> None:
+    content, stored = wim_chunks.XPRESS_WORDS
+    with pytest.raises(DamagedError):
+        xpress_huffman(stored[:length], len(content))
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_damaged_xpress_gives_the_size_or_an_error(data: st.DataObject) -> None:
+    content, stored = wim_chunks.XPRESS_CALLS
+    damaged = bytearray(stored)
+    for _ in range(data.draw(st.integers(1, 8))):
+        damaged[data.draw(st.integers(0, len(stored) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decoded = xpress_huffman(bytes(damaged), len(content))
+    except DamagedError:
+        return
+    assert len(decoded) == len(content)
+
+
+@given(st.binary(max_size=4096))
+def test_a_damaged_lznt1_chunk_holds_at_most_4096_bytes(body: bytes) -> None:
+    header = (0xB000 | max(0, len(body) - 1)).to_bytes(2, "little")
+    with contextlib.suppress(DamagedError):
+        assert len(lznt1_chunk(header + body)) <= 4096
+
+
+def noting_the_thread(seen: set[int]):
+    def decoder(stored: bytes, size: int) -> bytes:
+        seen.add(threading.get_ident())
+        if stored == b"damaged":
+            raise DamagedError("this one")
+        return stored * size
+
+    return decoder
+
+
+async def test_little_work_is_done_on_the_event_loop() -> None:
+    seen: set[int] = set()
+    assert await decode_parts(noting_the_thread(seen), [(b"a", 3), (b"b", 2)]) == [b"aaa", b"bb"]
+    assert await decode_parts(noting_the_thread(seen), []) == []
+    assert seen == {threading.get_ident()}
+
+
+async def test_much_work_is_done_elsewhere_and_comes_back_in_order() -> None:
+    seen: set[int] = set()
+    parts = [(bytes((number,)), 50_000) for number in range(21)]
+    decoded = await decode_parts(noting_the_thread(seen), parts)
+    assert decoded == [stored * size for stored, size in parts]
+    assert threading.get_ident() not in seen
+
+
+@pytest.mark.parametrize("size", [1, 400_000])
+async def test_an_error_of_one_part_is_raised_as_it_is(size: int) -> None:
+    with pytest.raises(DamagedError, match="this one"):
+        await decode_parts(noting_the_thread(set()), [(b"a", size), (b"damaged", 1), (b"b", 1)])
+
+
+async def test_lzx_is_slower_and_leaves_the_event_loop_earlier() -> None:
+    content, stored = wim_chunks.LZX_TWO_BLOCKS
+    assert await decode_parts(lzx, [(stored, len(content))] * 3) == [content] * 3
