@@ -10,10 +10,16 @@ from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestFilesystem, GuestOption
 from restorefs.guestfs.exfat.reader import ExfatFilesystem
 from restorefs.guestfs.ext.reader import ExtFilesystem
 from restorefs.guestfs.fat.reader import FatFilesystem
+from restorefs.guestfs.ntfs.reader import NtfsFilesystem
 from restorefs.guestfs.recognise import OTHERS, TITLES, WRAPPERS, first_match
 from restorefs.guestfs.recognise.evidence import Evidence
 
-READERS: tuple[type[GuestFilesystem], ...] = (ExtFilesystem, ExfatFilesystem, FatFilesystem)
+READERS: tuple[type[GuestFilesystem], ...] = (
+    ExtFilesystem,
+    ExfatFilesystem,
+    FatFilesystem,
+    NtfsFilesystem,
+)
 
 
 async def identify(device: BlockDevice) -> Identity | None:

@@ -65,7 +65,6 @@ on it, and reading that as one would return parity for data."""
 
 OTHERS: tuple[Row, ...] = (
     # The first sector before what is further in: what is there was written later.
-    filesystems.ntfs,
     filesystems.refs,
     filesystems.xfs,
     filesystems.apfs,

@@ -13,30 +13,6 @@ from restorefs.guestfs.base import Identity
 from restorefs.guestfs.recognise.evidence import Evidence, is_power_of_two
 from restorefs.guestfs.recognise.wrappers import BCACHE_MAGIC, is_bcache
 
-_BOOT_SIGNATURE = b"\x55\xaa"
-
-
-def ntfs(e: Evidence) -> Identity | None:
-    """Source: Microsoft, "How NTFS Works", BPB and extended BPB fields.
-
-    What FAT keeps in the BPB (reserved sectors, FATs, root entries, sizes) is zero here.
-    """
-    sector_size = e.number(11, 2)
-    sectors = e.number(40, 8)
-    if (
-        e.at(3, 8) != b"NTFS    "
-        or e.at(510, 2) != _BOOT_SIGNATURE
-        or not is_power_of_two(sector_size, 256, 4096)
-        or any(e.at(14, 7) + e.at(22, 2) + e.at(32, 4))
-        or not sectors
-    ):
-        return None
-    return Identity("ntfs", uuid=f"{e.number(72, 8):016X}", size=sectors * sector_size)
-
-
-def _dos_serial(serial: int) -> str:
-    return f"{serial >> 16:04X}-{serial & 0xFFFF:04X}"
-
 
 def refs(e: Evidence) -> Identity | None:
     """Source: Prade, Gross and Dewald, "Forensic Analysis of the Resilient File System (ReFS)"."""

@@ -1,0 +1,227 @@
+"""Folders: the $I30 index of a file.
+
+Owns the order of listings, their cookies and batches, and what a name means in a folder. A cookie
+is the number of an index block (0 for the root, which is none) and a position in it. Must not know
+what the files are. Source: linux-ntfs, "$FILE_NAME", "$INDEX_ROOT".
+
+Names of the namespace DOS are other names for files that have one to be listed: they are found,
+but not listed. A name is searched as it is, and then without regard to case, as Windows does;
+where that fits several files, it is none.
+
+Concurrency: any number of calls may be in flight.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import trio
+
+from restorefs.errors import DamagedError, NotFoundError, UnsupportedError
+from restorefs.guestfs.lru import Lru
+from restorefs.guestfs.ntfs.files import File, FileTable
+from restorefs.guestfs.ntfs.index import Index, NameRecord, Node, decode_names, open_index
+from restorefs.guestfs.ntfs.layout import (
+    DATA,
+    DOS,
+    FILE_NAME,
+    RECORD_MASK,
+    ROOT,
+    UPCASE,
+    RecordNumber,
+    decode_file_name,
+)
+from restorefs.guestfs.ntfs.names import (
+    REPLACEMENT,
+    UPCASE_SIZE,
+    Upcase,
+    shown_or_repaired,
+    stored,
+)
+
+I30 = "$I30".encode("utf-16-le")
+
+_POSITION_BITS = 20
+_FIRST_BLOCKS, _BLOCKS = 4, 64
+_SCANNED_AT_ONCE = 16
+_KEPT_INDEXES = 64
+_NAME_IN_KEY = 0x42
+_LENGTH_IN_KEY = 0x40
+
+
+class Name(NamedTuple):
+    """A name in a folder, as shown. reference: of the file; 0 where the entry is damaged."""
+
+    name: bytes
+    reference: int
+    cookie: int
+
+
+class Folders:
+    """All folders of a volume."""
+
+    def __init__(self, files: FileTable, show_system_files: bool) -> None:
+        self._files = files
+        self._show_system_files = show_system_files
+        self._indexes: Lru[tuple[RecordNumber, int], Index] = Lru(_KEPT_INDEXES)
+        self._upcase: Upcase | None = None
+
+    async def _index(self, folder: File) -> Index:
+        key = (folder.number, folder.sequence)
+        index = self._indexes.get(key)
+        if index is None:
+            index = await open_index(self._files, folder, I30)
+            if index is None:
+                raise DamagedError(f"folder {folder.number} has no index")
+            self._indexes.put(key, index)
+        return index
+
+    # --- listing ------------------------------------------------------------------------------
+
+    async def names(self, folder: File, cookie: int) -> tuple[list[Name], bool]:
+        """Return some next names behind a cookie, and whether none come behind them.
+
+        Raises DamagedError for a block that cannot be read, whatever else could be listed.
+        """
+        index = await self._index(folder)
+        block, position = cookie >> _POSITION_BITS, cookie & (1 << _POSITION_BITS) - 1
+        names: list[Name] = []
+        if not block:
+            self._add(names, folder, index.root, 0, position)
+            block, position = 1, 0
+        most = _BLOCKS if cookie else _FIRST_BLOCKS
+        while True:
+            live = index.live_blocks(block - 1, most + 1)
+            batch = live[:most]
+            for number, node in zip(batch, await index.blocks(batch), strict=True):
+                behind = position if number + 1 == block else 0
+                self._add(names, folder, node, number + 1, behind)
+            if names or len(live) <= most:
+                return names, len(live) <= most
+            await trio.lowlevel.checkpoint()
+            block, position = live[most] + 1, 0
+
+    def _add(self, names: list[Name], folder: File, node: Node, block: int, behind: int) -> None:
+        """Append the names of a node behind a position in it."""
+        base = block << _POSITION_BITS
+        hidden = -1
+        if folder.number == ROOT:
+            hidden = ROOT if self._show_system_files else _LAST_SYSTEM_FILE
+        new = tuple.__new__
+        for name, namespace, reference, end in decode_names(node):
+            if namespace == DOS or end <= behind:
+                continue
+            number = reference & RECORD_MASK
+            if number <= hidden and (number == ROOT or hidden != ROOT):
+                continue
+            shown, possible = shown_or_repaired(name)
+            names.append(new(Name, (shown, reference if possible else 0, base | end)))
+
+    # --- lookup -------------------------------------------------------------------------------
+
+    async def find(self, folder: File, name: bytes) -> int:
+        """Return the reference of a name. Raises NotFoundError, DamagedError."""
+        index = await self._index(folder)
+        wanted = stored(name)
+        upcase, damage = await self._upcase_or_damage()
+        matches: list[NameRecord] | None = None
+        if upcase is not None:
+            key_of = upcase.key
+            try:
+                found = await index.find(
+                    key_of(wanted),
+                    lambda key: (
+                        key_of(key[_NAME_IN_KEY : _NAME_IN_KEY + 2 * key[_LENGTH_IN_KEY]])
+                        if len(key) > _NAME_IN_KEY
+                        else b""
+                    ),
+                )
+                matches = [
+                    (e.key[_NAME_IN_KEY:][: 2 * e.key[64]], e.key[65], e.head, 0) for _, e in found
+                ]
+            except DamagedError as error:
+                damage = error
+        if matches is None or (not matches and REPLACEMENT in name):
+            matches = await self._scan(index, wanted, name, upcase)
+        reference = _choose(matches, wanted)
+        if reference is None:
+            if damage is not None:
+                raise damage
+            raise NotFoundError(f"folder {folder.number} has no such name")
+        return reference
+
+    async def _scan(
+        self, index: Index, wanted: bytes, name: bytes, upcase: Upcase | None
+    ) -> list[NameRecord]:
+        """Return the names that may be meant from all nodes: without $UpCase, or where the tree is
+        damaged. Raises DamagedError for a name that is shown otherwise than it is stored."""
+        key = upcase.key(wanted) if upcase else b""
+        matches: list[NameRecord] = []
+        nodes: Sequence[Node] = [index.root]
+        first = 0
+        while nodes:
+            for node in nodes:
+                for record in decode_names(node):
+                    if record[0] == wanted or (
+                        upcase and len(record[0]) == len(key) and upcase.key(record[0]) == key
+                    ):
+                        matches.append(record)
+                    elif REPLACEMENT in name and shown_or_repaired(record[0]) == (name, False):
+                        raise DamagedError("this name in a folder is damaged")
+                await trio.lowlevel.checkpoint()
+            live = index.live_blocks(first, _SCANNED_AT_ONCE)[:_SCANNED_AT_ONCE]
+            nodes = await index.blocks(live)
+            first = live[-1] + 1 if live else 0
+        return matches
+
+    async def _upcase_or_damage(self) -> tuple[Upcase | None, DamagedError | None]:
+        """Return the volume's table of upper case, or why there is none."""
+        if self._upcase is None:
+            try:
+                file = await self._files.file(UPCASE)
+                stream = await self._files.stream(file, DATA)
+                if stream is None or stream.size > UPCASE_SIZE:
+                    raise DamagedError("$UpCase is damaged")  # noqa: TRY301
+                self._upcase = Upcase(await self._files.read(stream, 0, stream.size))
+            except (DamagedError, NotFoundError, UnsupportedError) as error:
+                return None, DamagedError(str(error))
+        return self._upcase, None
+
+    # --- parents ------------------------------------------------------------------------------
+
+    async def parent(self, file: File) -> File:
+        """Return the folder that a file is in: the first one, if it has several names. Of the
+        root, itself. Raises DamagedError."""
+        if file.number == ROOT:
+            return file
+        names = sorted(
+            (decode_file_name(a.body) for a in file.attributes if a.kind == FILE_NAME),
+            key=lambda name: name.namespace == DOS,
+        )
+        if not names:
+            raise DamagedError(f"file {file.number} has no name")
+        reference = names[0].parent
+        try:
+            parent = await self._files.file(reference & RECORD_MASK, reference >> 48)
+        except NotFoundError as error:
+            raise DamagedError(f"the folder that file {file.number} is in: {error}") from None
+        if not parent.is_folder:
+            raise DamagedError(f"file {file.number} is in a file that is not a folder")
+        return parent
+
+
+_LAST_SYSTEM_FILE = 15
+"""The last of the system's own files."""
+
+
+def _choose(matches: Sequence[NameRecord], wanted: bytes) -> int | None:
+    """Return the reference that is meant among names that are equal but for case: the exact one,
+    or the only one."""
+    exact = [record for record in matches if record[0] == wanted]
+    for group in (exact, [] if exact else matches):
+        for dos in (False, True):
+            references = {record[2] for record in group if (record[1] == DOS) == dos}
+            if len(references) == 1:
+                return references.pop()
+            if references:
+                return None
+    return None

@@ -1,0 +1,273 @@
+"""B-trees: the index root of a file, and the blocks of its index allocation.
+
+Owns which blocks count (those that the bitmap says are in use; what others hold is stale), their
+verification, and the search for a key. Must not know what the keys are. Source: linux-ntfs,
+"concepts" (index record, index entry, $INDEX_ROOT, $INDEX_ALLOCATION, $BITMAP).
+
+Concurrency: any number of calls may be in flight.
+"""
+
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import trio
+
+from restorefs.block.base import ByteLength, ByteOffset
+from restorefs.errors import DamagedError
+from restorefs.guestfs.ntfs.files import File, FileTable
+from restorefs.guestfs.ntfs.layout import (
+    BITMAP,
+    INDEX_ALLOCATION,
+    INDEX_ROOT,
+    apply_fixups,
+)
+from restorefs.guestfs.ntfs.streams import Stream
+
+BlockNumber: TypeAlias = int
+"""Of a block in the index allocation."""
+
+_ROOT_SIZE = 16
+_ROOT = struct.Struct("<8xI")
+_BLOCK_HEADER_AT = 0x18
+_BLOCK_VCN = struct.Struct("<Q")
+_NODE = struct.Struct("<III")
+_NODE_SIZE = 16
+_ENTRY = struct.Struct("<QHHH")
+_ENTRY_SIZE = 16
+_HAS_CHILD, _IS_LAST = 1, 2
+_MIN_BLOCK, _MAX_BLOCK = 512, 64 << 10
+_MAX_NODES_PER_SEARCH = 256
+_PACE = 8
+
+
+class Node(NamedTuple):
+    """The entries of a node: they lie in data[start:end]."""
+
+    data: bytes
+    start: ByteOffset
+    end: ByteOffset
+
+
+class Entry(NamedTuple):
+    """An entry of a node: its first 8 bytes (a file's reference, or where a view's data lies),
+    where it begins, its key, and the VCN of the node before it, -1 for none."""
+
+    head: int
+    start: ByteOffset
+    key: bytes
+    child: int
+    last: bool
+
+
+class Index:
+    """One index of a file."""
+
+    def __init__(
+        self,
+        files: FileTable,
+        number: int,
+        root: bytes,
+        allocation: Stream | None,
+        bitmap: bytes,
+    ) -> None:
+        """Raises DamagedError."""
+        self._files = files
+        self._number = number
+        self._depth = files.mft.limits.tree_depth
+        if len(root) < _ROOT_SIZE + _NODE_SIZE:
+            raise DamagedError(f"the index root of file {number} is cut")
+        self.root = decode_node(root, _ROOT_SIZE)
+        (self.block_size,) = _ROOT.unpack_from(root)
+        self._allocation = allocation
+        self._bitmap = bitmap
+        if allocation is not None and (
+            not _MIN_BLOCK <= self.block_size <= _MAX_BLOCK or self.block_size.bit_count() != 1
+        ):
+            raise DamagedError(f"file {number} claims index blocks of {self.block_size} bytes")
+        # A VCN counts clusters, or 512 bytes where a block is smaller than a cluster.
+        cluster_size = files.mft.boot.cluster_size
+        self._unit: ByteLength = cluster_size if cluster_size <= self.block_size else 512
+
+    def live_blocks(self, first: BlockNumber, most: int) -> list[BlockNumber]:
+        """Return the numbers of the next blocks in use, at least `most` if there are so many.
+        Raises DamagedError where one lies behind the end."""
+        if self._allocation is None:
+            return []
+        bits = self._bitmap
+        found: list[BlockNumber] = []
+        for byte in range(first >> 3, len(bits)):
+            if bits[byte]:
+                found += [
+                    number
+                    for number in range(byte << 3, (byte << 3) + 8)
+                    if bits[byte] >> (number & 7) & 1 and number >= first
+                ]
+                if len(found) >= most:
+                    break
+        if found and found[-1] + 1 > self._allocation.size // self.block_size:
+            raise DamagedError(f"an index of file {self._number} lacks blocks that are in use")
+        return found
+
+    async def blocks(self, numbers: Sequence[BlockNumber]) -> list[Node]:
+        """Return blocks, ascending; neighbours are read together. Raises DamagedError."""
+        allocation = self._allocation
+        size = self.block_size
+        nodes: list[Node] = []
+        start = 0
+        while start < len(numbers):
+            behind = start + 1
+            while behind < len(numbers) and numbers[behind] == numbers[start] + behind - start:
+                behind += 1
+            first = numbers[start]
+            if allocation is None or not 0 <= first < (allocation.size // size):
+                raise DamagedError(f"an index of file {self._number} has no block {first}")
+            data = await self._files.read(allocation, first * size, (behind - start) * size)
+            for number in range(first, first + behind - start):
+                nodes.append(self._verified(data, (number - first) * size, number))
+                if not number % _PACE:
+                    await trio.lowlevel.checkpoint()
+            start = behind
+        return nodes
+
+    def _verified(self, data: bytes, start: ByteOffset, number: BlockNumber) -> Node:
+        if data[start : start + 4] != b"INDX":
+            raise DamagedError(f"index block {number} of file {self._number} is damaged")
+        try:
+            block = apply_fixups(data, start, self.block_size)
+            (vcn,) = _BLOCK_VCN.unpack_from(block, 0x10)
+            node = decode_node(block, _BLOCK_HEADER_AT)
+        except DamagedError as error:
+            raise DamagedError(
+                f"index block {number} of file {self._number} is damaged: {error}"
+            ) from None
+        if vcn * self._unit != number * self.block_size:
+            raise DamagedError(f"index block {number} of file {self._number} belongs elsewhere")
+        return node
+
+    async def child(self, vcn: int) -> Node:
+        """Return the node that an entry's VCN means. Raises DamagedError, also for a block that is
+        not in use."""
+        number, rest = divmod(vcn * self._unit, self.block_size or 1)
+        live = number >> 3 < len(self._bitmap) and self._bitmap[number >> 3] >> (number & 7) & 1
+        if rest or not live:
+            raise DamagedError(f"an index of file {self._number} leads to a block not in use")
+        return (await self.blocks([number]))[0]
+
+    async def find(self, key: Any, key_of: Callable[[bytes], Any]) -> list[tuple[Node, Entry]]:
+        """Return all entries with a key, in order.
+
+        key_of: returns what the index is ordered by, of an entry's stored key; it may raise
+        DamagedError. Raises DamagedError, also for a search through too many nodes.
+        """
+        matches: list[tuple[Node, Entry]] = []
+        visited = 0
+        # What to look at, the next last: nodes, with the place in their entries to go on from.
+        stack = [(self.root, decode_entries(self.root), 0)]
+        while stack:
+            node, entries, place = stack.pop()
+            previous = None
+            for position in range(place, len(entries)):
+                entry = entries[position]
+                found = None if entry.last else key_of(entry.key)
+                if found is not None:
+                    if previous is not None and found < previous:
+                        raise DamagedError(f"an index of file {self._number} is out of order")
+                    previous = found
+                    if found < key:
+                        continue
+                if entry.child >= 0:
+                    # First what is before this entry, then the entry without that.
+                    visited += 1
+                    if visited > _MAX_NODES_PER_SEARCH or len(stack) >= self._depth:
+                        raise DamagedError(f"an index of file {self._number} is too deep")
+                    entries[position] = entry._replace(child=-1)
+                    stack.append((node, entries, position))
+                    child = await self.child(entry.child)
+                    stack.append((child, decode_entries(child), 0))
+                    break
+                if found is not None and found > key:
+                    return matches
+                if found is not None:
+                    matches.append((node, entry))
+        return matches
+
+
+async def open_index(files: FileTable, file: File, name: bytes) -> Index | None:
+    """Return a file's index of a name (UTF-16LE), None where it has none. Raises DamagedError."""
+    root = file.pieces(INDEX_ROOT, name)
+    if not root:
+        return None
+    if not root[0].resident:
+        raise DamagedError(f"the index root of file {file.number} is not resident")
+    allocation = await files.stream(file, INDEX_ALLOCATION, name)
+    limits = files.mft.limits
+    bitmap = b""
+    if allocation is not None:
+        if allocation.size > limits.folder_bytes:
+            raise DamagedError(f"file {file.number} claims an index of {allocation.size} bytes")
+        if not file.pieces(BITMAP, name) and allocation.size:
+            raise DamagedError(f"the index of file {file.number} has no bitmap")
+        bitmap = await files.value(file, BITMAP, limits.folder_bytes >> 12, name)
+    return Index(files, file.number, root[0].body, allocation, bitmap)
+
+
+def decode_node(data: bytes, start: ByteOffset) -> Node:
+    """Find the entries of a node whose header begins at `start`. Raises DamagedError."""
+    first, used, _ = _NODE.unpack_from(data, start)
+    if not _NODE_SIZE <= first <= used <= len(data) - start:
+        raise DamagedError("its entries lie outside of it")
+    return Node(data, start + first, start + used)
+
+
+def decode_entries(node: Node) -> list[Entry]:
+    """Decode the entries of a node, the last one, which has no key, included. Raises
+    DamagedError."""
+    data, position, end = node
+    found = []
+    while position + _ENTRY_SIZE <= end:
+        head, length, key_length, flags = _ENTRY.unpack_from(data, position)
+        behind = position + length
+        child_size = 8 if flags & _HAS_CHILD else 0
+        if length < _ENTRY_SIZE + child_size or behind > end:
+            break
+        child = _BLOCK_VCN.unpack_from(data, behind - 8)[0] if child_size else -1
+        if flags & _IS_LAST:
+            found.append(Entry(head, position, b"", child, last=True))
+            return found
+        if _ENTRY_SIZE + key_length > length - child_size:
+            break
+        key = data[position + _ENTRY_SIZE : position + _ENTRY_SIZE + key_length]
+        found.append(Entry(head, position, key, child, last=False))
+        position = behind
+    raise DamagedError("a node of an index is damaged")
+
+
+NameRecord: TypeAlias = tuple[bytes, int, int, int]
+"""A stored name, its namespace, the file's reference, and the position behind the entry."""
+
+_NAME_LENGTH_AT = _ENTRY_SIZE + 0x40
+_NAME_AT = _ENTRY_SIZE + 0x42
+
+
+def decode_names(node: Node) -> list[NameRecord]:
+    """Decode the entries of a folder's node ("$FILE_NAME" are the keys). Raises DamagedError."""
+    data, position, end = node
+    found: list[NameRecord] = []
+    unpack = _ENTRY.unpack_from
+    while position + _ENTRY_SIZE <= end:
+        head, length, _, flags = unpack(data, position)
+        behind = position + length
+        if length < _ENTRY_SIZE or behind > end:
+            break
+        if flags & _IS_LAST:
+            return found
+        if length < _NAME_AT:
+            break
+        name = position + _NAME_AT
+        name_end = name + 2 * data[position + _NAME_LENGTH_AT]
+        if name_end > behind:
+            break
+        found.append((data[name:name_end], data[position + _NAME_LENGTH_AT + 1], head, behind))
+        position = behind
+    raise DamagedError("a node of a folder is damaged")

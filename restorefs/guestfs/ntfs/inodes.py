@@ -1,0 +1,195 @@
+"""Inodes: their numbers, and what stat(2) shows of them.
+
+Owns the numbering: a file has the number of its record; a named stream of it has, in the upper
+bits, its place among the file's streams, from 1 on. Record 0 has a number of its own, since no
+inode is 0. Must not know how attributes are stored.
+
+Concurrency: any number of calls may be in flight.
+"""
+
+import stat
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import trio
+
+from restorefs.errors import DamagedError, NotFoundError, UnsupportedError
+from restorefs.guestfs.base import Attributes, DirEntry, Inode
+from restorefs.guestfs.ntfs.attributes import (
+    WOF_STREAM,
+    Summary,
+    plain_attributes,
+    special_attributes,
+    stream_attributes,
+    summarise,
+)
+from restorefs.guestfs.ntfs.files import File, FileTable, decode_file
+from restorefs.guestfs.ntfs.folder import Name
+from restorefs.guestfs.ntfs.layout import (
+    DATA,
+    EA,
+    MFT,
+    RECORD_MASK,
+    REPARSE_POINT,
+    RecordNumber,
+)
+from restorefs.guestfs.ntfs.links import Links
+from restorefs.guestfs.ntfs.names import shown
+from restorefs.guestfs.ntfs.reparse import (
+    EA_BYTES,
+    KINDS,
+    REPARSE_BYTES,
+    Reparse,
+    WslMetadata,
+    decode_eas,
+    decode_reparse,
+    decode_wsl,
+)
+
+MFT_INODE: Inode = 1 << 35
+"""Of record 0. More than any record's number, and few enough bits for a node id."""
+_STREAM_SHIFT = 48
+_MAX_STREAMS = (1 << 15) - 2
+_PACE = 128
+_NO_WSL = WslMetadata(None, None, None, None)
+
+
+class Special(NamedTuple):
+    """What makes a file something else than it looks. reparse: None for no reparse point."""
+
+    reparse: Reparse | None
+    wsl: WslMetadata
+
+    @property
+    def tag(self) -> int:
+        return self.reparse.tag if self.reparse else 0
+
+    @property
+    def is_link(self) -> bool:
+        return KINDS.get(self.tag) == stat.S_IFLNK
+
+
+class Node(NamedTuple):
+    """An inode: a file, and which of its streams it is (UTF-16LE, b"" for the file itself)."""
+
+    inode: Inode
+    file: File
+    stream: bytes
+
+
+def inode_of(number: RecordNumber) -> Inode:
+    """Return the inode of a file's record."""
+    return number or MFT_INODE
+
+
+class Inodes:
+    """All inodes of a volume."""
+
+    def __init__(self, files: FileTable, links: Links) -> None:
+        self._files = files
+        self._links = links
+
+    async def node(self, inode: Inode) -> Node:
+        """Return an inode. Raises NotFoundError, DamagedError."""
+        place, number = inode >> _STREAM_SHIFT, inode & RECORD_MASK
+        if number == MFT_INODE:
+            number = MFT
+        elif number == MFT:
+            raise NotFoundError("there is no inode 0")
+        file = await self._files.file(number)
+        if not place:
+            return Node(inode, file, b"")
+        names = stream_names(file)
+        if place > len(names):
+            raise NotFoundError(f"file {number} has no stream {place}")
+        return Node(inode, file, names[place - 1])
+
+    async def stream_inode(self, file: File, name: bytes) -> Inode:
+        """Return the inode of a file's stream by its name as shown; as Windows does, without
+        regard to case where only one fits. Raises NotFoundError."""
+        names = [shown(stored) for stored in stream_names(file)]
+        folded = name.decode("utf-8", "replace").casefold()
+        found = [place for place, other in enumerate(names) if other == name] or [
+            place
+            for place, other in enumerate(names)
+            if other.decode("utf-8", "replace").casefold() == folded
+        ]
+        if len(found) != 1:
+            raise NotFoundError(f"file {file.number} has no such stream")
+        return found[0] + 1 << _STREAM_SHIFT | inode_of(file.number)
+
+    async def special(self, file: File) -> Special:
+        """Return a file's reparse point and what WSL says of it. Raises DamagedError."""
+        reparse = None
+        raw = await self._files.value(file, REPARSE_POINT, REPARSE_BYTES)
+        if raw:
+            reparse = decode_reparse(raw)
+        wsl = _NO_WSL
+        if file.pieces(EA):
+            wsl = decode_wsl(decode_eas(await self._files.value(file, EA, EA_BYTES)))
+        return Special(reparse, wsl)
+
+    async def attributes(self, inode: Inode) -> Attributes:
+        """Raises NotFoundError, DamagedError."""
+        node = await self.node(inode)
+        attributes = await self._of_file(node.file, summarise(node.file))
+        if node.stream:
+            return stream_attributes(attributes, inode, node.file.pieces(DATA, node.stream)[0])
+        return attributes
+
+    async def _of_file(self, file: File, summary: Summary) -> Attributes:
+        inode = inode_of(file.number)
+        if summary.is_plain:
+            return plain_attributes(file, summary, inode)
+        special = await self.special(file)
+        size = 0
+        if special.is_link and special.reparse is not None:
+            try:
+                size = len(await self._links.target(file, special.reparse))
+            except DamagedError:
+                size = 0  # readlink() says why
+        return special_attributes(file, summary, inode, special.tag, special.wsl, size)
+
+    async def entries(self, names: Sequence[Name]) -> list[DirEntry]:
+        """Return the entries of names, with the attributes of all files that can be read, whose
+        records are fetched together. Raises StorageError."""
+        mft = self._files.mft
+        records = await mft.records({name[1] & RECORD_MASK for name in names if name[1]})
+        entries = []
+        new = tuple.__new__
+        for count, (name, reference, cookie) in enumerate(names):
+            if not count % _PACE:
+                await trio.lowlevel.checkpoint()
+            number = reference & RECORD_MASK
+            attributes = None
+            record = records.get(number) if reference else None
+            if record is not None:
+                try:
+                    attributes = await self._entry_attributes(record, number, reference >> 48)
+                except (DamagedError, NotFoundError, UnsupportedError):
+                    attributes = None
+            kind = stat.S_IFMT(attributes[1]) if attributes else 0
+            entries.append(new(DirEntry, (name, inode_of(number), kind, cookie, attributes)))
+        return entries
+
+    async def _entry_attributes(
+        self, record: bytes, number: RecordNumber, sequence: int
+    ) -> Attributes:
+        """Return the attributes of a folder's entry whose record has been read."""
+        file, attribute_lists = decode_file(record, number)
+        if sequence and sequence != file.sequence:
+            raise DamagedError(f"a reference to file record {number} is stale")
+        if attribute_lists:
+            file = await self._files.file(number)
+        summary = summarise(file)
+        if summary[5] is None and summary[6] is None:
+            return plain_attributes(file, summary, number or MFT_INODE)
+        return await self._of_file(file, summary)
+
+
+def stream_names(file: File) -> list[bytes]:
+    """Return the stored names of a file's named streams, sorted, without what WOF keeps."""
+    names = file.names(DATA)
+    if file.pieces(REPARSE_POINT):
+        names = [name for name in names if name != WOF_STREAM]
+    return sorted(name for name in names if name)[:_MAX_STREAMS]

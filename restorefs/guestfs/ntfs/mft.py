@@ -1,0 +1,289 @@
+"""File records by number.
+
+Owns where a record lies (the MFT is a file itself, in pieces, described by its own first record),
+its verification, and a small memory of recent records. Must not know what a file contains.
+Source: linux-ntfs, "$MFT" and "$MFTMirr".
+
+Concurrency: any number of calls may be in flight. What two of them read twice is the same.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Self
+
+import trio
+
+from restorefs.block.base import ByteLength, ByteOffset
+from restorefs.errors import DamagedError, NotFoundError
+from restorefs.guestfs.limits import Limits
+from restorefs.guestfs.lru import Lru
+from restorefs.guestfs.ntfs.layout import (
+    ATTRIBUTE_LIST,
+    DATA,
+    IN_USE,
+    MFT,
+    RECORD_MASK,
+    Attribute,
+    Boot,
+    ListEntry,
+    RecordNumber,
+    checked_record,
+    decode_attribute_list,
+    decode_attributes,
+    decode_header,
+    decode_sizes,
+)
+from restorefs.guestfs.ntfs.runs import HOLE, Runs
+from restorefs.guestfs.ntfs.streams import read_pieces, read_plain
+from restorefs.guestfs.pieces import PIECE_BITS, PIECE_SIZE, PieceReader
+
+_KEPT_RECORD_BYTES = 4 << 20
+_PIECES_AT_ONCE = 16
+_RECORDS_AT_ONCE = 256
+_MAX_RECORDS = 1 << 32
+LIST_BYTES: ByteLength = 1 << 20
+"""More than an attribute list may have (256 KiB in Windows)."""
+
+
+class Mft:
+    """All file records of a volume."""
+
+    def __init__(self, reader: PieceReader, boot: Boot, limits: Limits) -> None:
+        self.reader = reader
+        self.boot = boot
+        self.limits = limits
+        self.damage = ""
+        """Why the mirror of record 0 is used, if it is."""
+        self.count = 0
+        self._runs = Runs()
+        self._records: Lru[RecordNumber, bytes] = Lru(_KEPT_RECORD_BYTES // boot.record_size)
+
+    @classmethod
+    async def open(cls, reader: PieceReader, boot: Boot, limits: Limits) -> Self:
+        """Find all pieces of the MFT. Raises DamagedError."""
+        mft = cls(reader, boot, limits)
+        record = await mft._first_record()
+        attributes = decode_attributes(record, MFT)
+        first = next(
+            (a for a in attributes if a.kind == DATA and not a.name and not a.lowest), None
+        )
+        if first is None or first.resident:
+            raise DamagedError("the MFT has no content")
+        mft._add_piece(first)
+        sizes = decode_sizes(first)
+        mft.count = min(sizes.valid // boot.record_size, _MAX_RECORDS)
+        await mft._add_listed(attributes, record)
+        covered = mft._runs.clusters << boot.cluster_bits
+        if covered < sizes.valid:
+            raise DamagedError(f"only {covered} of the MFT's {sizes.valid} bytes can be found")
+        return mft
+
+    async def _first_record(self) -> bytes:
+        """Return record 0, or its copy where it cannot be read."""
+        boot = self.boot
+        try:
+            return await self._copy_of_first(boot.mft << boot.cluster_bits)
+        except DamagedError as error:
+            self.damage = str(error)
+        try:
+            return await self._copy_of_first(boot.mft_mirror << boot.cluster_bits)
+        except DamagedError:
+            raise DamagedError(f"{self.damage}; neither can $MFTMirr be used") from None
+
+    async def _copy_of_first(self, offset: ByteOffset) -> bytes:
+        data = await self.reader.read(offset, self.boot.record_size)
+        try:
+            record = checked_record(data, 0, self.boot.record_size, MFT)
+        except NotFoundError as error:
+            raise DamagedError(str(error)) from None
+        if not decode_header(record).flags & IN_USE:
+            raise DamagedError("the MFT's own record is not in use")
+        return record
+
+    def _add_piece(self, piece: Attribute) -> None:
+        self._runs.append(piece, self.boot.clusters, self.limits.extents_per_map)
+
+    async def _add_listed(self, attributes: Sequence[Attribute], record: bytes) -> None:
+        """Add the pieces that lie in other records. Each must lie in what is known before it."""
+        lists = [a for a in attributes if a.kind == ATTRIBUTE_LIST]
+        if not lists:
+            return
+        stream = await read_pieces(lists, self.boot, self.limits)
+        if stream.size > LIST_BYTES:
+            raise DamagedError("the MFT's attribute list is too large")
+        data = await read_plain(stream, self.boot.cluster_bits, self.reader, 0, stream.size)
+        base = MFT | decode_header(record).sequence << 48
+        for entry in sorted(decode_attribute_list(data), key=lambda entry: entry.lowest):
+            if entry.kind != DATA or entry.name or entry.lowest < self._runs.clusters:
+                continue
+            await trio.lowlevel.checkpoint()
+            for piece in await self.pieces_in(entry.reference, base, [entry]):
+                self._add_piece(piece)
+
+    # --- one record ---------------------------------------------------------------------------
+
+    async def record(self, number: RecordNumber, sequence: int = 0) -> bytes:
+        """Return a record that is in use, fixups applied.
+
+        sequence: what a reference says, if it is one. Raises NotFoundError, DamagedError (also for
+        a stale reference, whose record belongs to another file by now).
+        """
+        record = await self.any_record(number)
+        own, _, flags, _, _ = decode_header(record)
+        if not flags & IN_USE:
+            raise NotFoundError(f"file record {number} is not in use")
+        if sequence and sequence != own:
+            raise DamagedError(f"a reference to file record {number} is stale")
+        return record
+
+    async def any_record(self, number: RecordNumber) -> bytes:
+        """Return a record, in use or not. Raises NotFoundError, DamagedError."""
+        record = self._records.get(number)
+        if record is None:
+            size = self.boot.record_size
+            if not 0 <= number < self.count:
+                raise NotFoundError(f"there is no file record {number}")
+            parts = [
+                await self.reader.read(offset, length)
+                for offset, length in self._places(number * size, size)
+            ]
+            record = checked_record(b"".join(parts), 0, size, number)
+            self._records.put(number, record)
+        return record
+
+    async def pieces_in(
+        self, reference: int, base: int, entries: Iterable[ListEntry]
+    ) -> list[Attribute]:
+        """Return those pieces of attributes in an extension record that a list names.
+
+        base: the reference of the record with the list. Raises DamagedError where the record
+        belongs to another file, or has not got them.
+        """
+        number = reference & RECORD_MASK
+        try:
+            record = await self.record(number, reference >> 48)
+        except NotFoundError as error:
+            raise DamagedError(f"an attribute list is damaged: {error}") from None
+        if decode_header(record).base != base:
+            raise DamagedError(f"file record {number} belongs to another file")
+        found = {(a.kind, a.name, a.lowest, a.ident): a for a in decode_attributes(record, number)}
+        pieces = []
+        for entry in entries:
+            piece = found.get((entry.kind, entry.name, entry.lowest, entry.ident))
+            if piece is None:
+                raise DamagedError(f"file record {number} lacks a listed attribute")
+            pieces.append(piece)
+        return pieces
+
+    def _places(
+        self, start: ByteOffset, length: ByteLength
+    ) -> Iterator[tuple[ByteOffset, ByteLength]]:
+        """Yield where a range of the MFT lies on the volume. Raises DamagedError for a hole."""
+        bits = self.boot.cluster_bits
+        end = start + length
+        position = start >> bits << bits
+        for lcn, clusters in self._runs.between(start >> bits, (end - 1 >> bits) + 1):
+            if lcn == HOLE:
+                raise DamagedError("the MFT has a hole")
+            behind = position + (clusters << bits)
+            skip = max(start - position, 0)
+            yield (lcn << bits) + skip, min(behind, end) - position - skip
+            position = behind
+
+    # --- many records -------------------------------------------------------------------------
+
+    async def records(self, numbers: Iterable[RecordNumber]) -> dict[RecordNumber, bytes]:
+        """Return those of the records that can be read and are in use, fetched together.
+
+        Raises StorageError: the rest of a folder would look damaged, too.
+        """
+        found: dict[RecordNumber, bytes] = {}
+        missing = []
+        recent = self._records.get
+        for number in numbers:
+            record = recent(number)
+            if record is None:
+                missing.append(number)
+            else:
+                found[number] = record
+        by_piece, split = self._by_piece(missing)
+        wanted = sorted(by_piece)
+        checked = 0
+        for start in range(0, len(wanted), _PIECES_AT_ONCE):
+            batch = wanted[start : start + _PIECES_AT_ONCE]
+            try:
+                pieces = await self.reader.pieces(batch)
+            except DamagedError:  # behind the device's end
+                split += [number for piece in batch for number, _ in by_piece[piece]]
+                continue
+            for piece, data in zip(batch, pieces, strict=True):
+                if checked >= _RECORDS_AT_ONCE:
+                    await trio.lowlevel.checkpoint()
+                    checked = 0
+                records = self._check(data, by_piece[piece])
+                checked += len(records)
+                self._records.put_all(records)
+                found.update(records)
+        for number in split:
+            try:
+                found[number] = await self.any_record(number)
+            except (NotFoundError, DamagedError):
+                continue
+        return found
+
+    def _by_piece(
+        self, numbers: Iterable[RecordNumber]
+    ) -> tuple[dict[int, list[tuple[RecordNumber, ByteOffset]]], list[RecordNumber]]:
+        """Return, for each piece of the volume, the records in it and their offsets there; and
+        the records that lie in several pieces."""
+        size = self.boot.record_size
+        by_piece = defaultdict(list)
+        split = []
+        # Where the next records lie, as far as the run of the last one goes.
+        start = end = shift = 0
+        room = PIECE_SIZE - size
+        for number in sorted(numbers):
+            if not start <= number < end:
+                if not 0 <= number < self.count:
+                    continue
+                start, end, shift = self._run_around(number)
+                if end <= start:
+                    start = end = 0
+                    split.append(number)
+                    continue
+            offset = number * size + shift
+            inside = offset & PIECE_SIZE - 1
+            if inside > room:
+                split.append(number)
+            else:
+                by_piece[offset >> PIECE_BITS].append((number, inside))
+        return by_piece, split
+
+    def _run_around(self, number: RecordNumber) -> tuple[RecordNumber, RecordNumber, int]:
+        """Return which records lie in one run from this one on, and what to add to an offset in
+        the MFT to get that on the volume; no records where this one is split."""
+        size, bits = self.boot.record_size, self.boot.cluster_bits
+        start = number * size
+        first = start >> bits
+        for lcn, clusters in self._runs.between(first, self._runs.clusters):
+            if lcn == HOLE:
+                break
+            end = min((first + clusters << bits) // size, self.count)
+            shift = lcn - first << bits
+            # The device may end before the volume does.
+            end = min(end, (self.reader.device.size - shift) // size)
+            return number, end, shift
+        return 0, 0, 0
+
+    def _check(
+        self, data: bytes, places: Sequence[tuple[RecordNumber, ByteOffset]]
+    ) -> list[tuple[RecordNumber, bytes]]:
+        """Return the verified records of a piece, without those that are damaged."""
+        size = self.boot.record_size
+        found = []
+        for number, offset in places:
+            try:
+                found.append((number, checked_record(data, offset, size, number)))
+            except (DamagedError, NotFoundError):
+                continue
+        return found

@@ -1,0 +1,72 @@
+"""Names: between UTF-16 and bytes, and without regard to case.
+
+Owns how a stored name is shown, how a shown one is stored, and the volume's own table of upper
+case. Pure. Lone surrogates are kept as WTF-8 writes them (their UTF-8 form), so that each stored
+name has a shown one of its own. Source: linux-ntfs, "$UpCase" and "$FILE_NAME".
+"""
+
+import sys
+from array import array
+
+from restorefs.errors import DamagedError, NotFoundError
+
+UPCASE_SIZE = 2 << 16
+REPLACEMENT = "\ufffd".encode()
+"""Stands for what cannot be in a name."""
+
+
+def shown(name: bytes) -> bytes:
+    """Return a stored name (UTF-16LE) in UTF-8."""
+    return name.decode("utf-16-le", "surrogatepass").encode("utf-8", "surrogatepass")
+
+
+def shown_or_repaired(name: bytes) -> tuple[bytes, bool]:
+    """Return a stored name as shown(), and whether it is a possible one: in one that is not,
+    U+FFFD stands for what cannot be in a name."""
+    text = shown(name)
+    if b"/" not in text and b"\0" not in text and text not in (b"", b".", b".."):
+        return text, True
+    if text in (b".", b".."):
+        return REPLACEMENT * len(text), False
+    text = text.replace(b"/", REPLACEMENT).replace(b"\0", REPLACEMENT)
+    return text or REPLACEMENT, False
+
+
+def stored(name: bytes) -> bytes:
+    """Return a shown name in UTF-16LE. Raises NotFoundError for bytes that no name is shown as."""
+    try:
+        found = name.decode("utf-8", "surrogatepass").encode("utf-16-le", "surrogatepass")
+    except UnicodeDecodeError:
+        found = b""
+    if not found or shown(found) != name:
+        raise NotFoundError("no such name: it is not UTF-8")
+    return found
+
+
+class Upcase:
+    """The volume's table of upper case, by UTF-16 code unit."""
+
+    def __init__(self, table: bytes) -> None:
+        """Raises DamagedError."""
+        if len(table) != UPCASE_SIZE:
+            raise DamagedError(f"$UpCase has {len(table)} bytes instead of {UPCASE_SIZE}")
+        self._table = _units(table)
+
+    def key(self, name: bytes) -> bytes:
+        """Return what names are ordered by in an index, and equal in but for case.
+
+        Two keys compare as the format's COLLATION_FILE_NAME does: unit by unit, as numbers.
+        """
+        table = self._table
+        key = array("H", [table[unit] for unit in _units(name)])
+        if sys.byteorder == "little":
+            key.byteswap()
+        return key.tobytes()
+
+
+def _units(data: bytes) -> "array[int]":
+    units = array("H")
+    units.frombytes(data[: len(data) & ~1])
+    if sys.byteorder == "big":
+        units.byteswap()
+    return units
