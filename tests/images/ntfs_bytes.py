@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 STANDARD_INFORMATION, ATTRIBUTE_LIST, FILE_NAME, OBJECT_ID = 0x10, 0x20, 0x30, 0x40
+SECURITY_DESCRIPTOR = 0x50
 VOLUME_NAME, VOLUME_INFORMATION, DATA, INDEX_ROOT = 0x60, 0x70, 0x80, 0x90
 INDEX_ALLOCATION, BITMAP, REPARSE_POINT, EA_INFORMATION, EA = 0xA0, 0xB0, 0xC0, 0xD0, 0xE0
 LOGGED_UTILITY_STREAM, END = 0x100, 0xFFFFFFFF
@@ -193,16 +194,18 @@ class File:
     """A base FILE record with all that belongs to it.
 
     entries: what a folder's $I30 index has: a file with one of its names, or a raw key with a raw
-    reference; None for what is no folder. links: the record's link count, by default that of its names. extensions: the numbers of its extension
-    FILE records, by default free ones. list_outside: the $ATTRIBUTE_LIST is not resident.
-    patch: changes the record's bytes before the fixups; damage: after them.
-    name_record: in which of its records the nth name lies.
+    reference; None for what is no folder. links: the record's link count, by default that of its
+    names. name_record: in which of its records the nth name lies. extensions: the numbers of its
+    extension FILE records, by default free ones; extension_base: whose they say they are;
+    list_reference: what the list says instead of their number. list_outside: the $ATTRIBUTE_LIST
+    is not resident, and has list_pieces runs. patch: changes the record's bytes before the fixups;
+    damage: after them.
 
-    Of a folder: index_pieces: the runs of its $INDEX_ALLOCATION, and index_records: the extension
-    records that they are spread over. leaf_entries: at most so many in a leaf. stale_blocks:
-    what index blocks hold that the bitmap calls free. stale_behind: what lies behind the end
-    marker of each live one. damaged_blocks: changes a block on disk. block_offsets: where the
-    blocks are on the volume, once it is written.
+    Of a folder: index_size: of its index blocks, by default the volume's. index_pieces: the runs
+    of its $INDEX_ALLOCATION, and index_records: the extension records that they are spread over.
+    leaf_entries: at most so many in a leaf. stale_blocks: what index blocks hold that the bitmap
+    calls free. stale_behind: what lies behind the end marker of each live one. damaged_blocks:
+    changes a block on disk. block_offsets: where the blocks are, once the volume is written.
     """
 
     number: int
@@ -219,6 +222,7 @@ class File:
     extensions: list[int] = field(default_factory=list)
     extension_base: int | None = None
     list_outside: bool = False
+    list_pieces: int = 1
     list_reference: Callable[[int], int] | None = None
     patch: Callable[[bytearray], None] | None = None
     damage: Callable[[bytearray], None] | None = None
@@ -227,6 +231,7 @@ class File:
     stale_behind: list[tuple[bytes, int]] = field(default_factory=list)
     damaged_blocks: dict[int, Callable[[bytearray], None]] = field(default_factory=dict)
     leaf_entries: int = 1 << 30
+    index_size: int = 0
     index_pieces: int = 1
     index_records: int = 0
     name_record: Callable[[int], int] | None = None
@@ -425,13 +430,13 @@ class Volume:
         ]
         end: int | None = None
         blocks: list[bytes] = []
-        unit = self.cluster if self.index_size >= self.cluster else STRIDE
-        step = self.index_size // unit
+        size = folder.index_size or self.index_size
+        step = size // (self.cluster if size >= self.cluster else STRIDE)
         while len(node(entries, end)) > room - 32 or (folder.leaf_entries < 1 << 30 and not blocks):
             above: list[tuple[bytes, int, int | None]] = []
             while True:
                 here = []
-                capacity = self.index_size - 24 - self._index_start
+                capacity = size - 24 - index_start(size)
                 limit = folder.leaf_entries if end is None else 1 << 30
                 while entries and len(here) < limit:
                     if len(node([*here, entries[0]], 1)) > capacity:
@@ -439,7 +444,9 @@ class Volume:
                     here.append(entries.pop(0))
                 vcn = len(blocks) * step
                 last = entries[0][2] if entries else end
-                blocks.append(self._block(vcn, node(here, last), folder, last is not None))
+                blocks.append(
+                    index_block(size, vcn, node(here, last), folder.stale_behind, last is not None)
+                )
                 if not entries:
                     entries, end = above, vcn
                     break
@@ -449,16 +456,16 @@ class Volume:
         for stale in folder.stale_blocks:
             vcn = len(blocks) * step
             old = [(key, reference, None) for key, reference in stale]
-            blocks.append(self._block(vcn, node(old, None), None, False))
+            blocks.append(index_block(size, vcn, node(old, None)))
         content = node(entries, end)
         header = struct.pack("<4I", 16, 16 + len(content), 16 + len(content), end is not None)
-        root = struct.pack("<4I", FILE_NAME, 1, self.index_size, step) + header + content
+        root = struct.pack("<4I", FILE_NAME, 1, size, step) + header + content
         folder.attributes.append(Attribute(INDEX_ROOT, folder.index_name, root))
         if blocks:
             data = b"".join(blocks)
             runs = self.store(data, folder.index_pieces)
             folder.block_offsets = [
-                self._offset_in(runs, number * self.index_size) for number in range(len(blocks))
+                self._offset_in(runs, number * size) for number in range(len(blocks))
             ]
             for number, damage in folder.damaged_blocks.items():
                 block = bytearray(blocks[number])
@@ -482,24 +489,6 @@ class Volume:
                 )
                 lowest += sum(count for _, count in piece)
             folder.attributes.append(Attribute(BITMAP, folder.index_name, bits))
-
-    @property
-    def _index_start(self) -> int:
-        """Where entries begin in an index block, counted from its index header."""
-        return len(padded(bytes(40 + 2 + 2 * (self.index_size // STRIDE)), 8)) - 24
-
-    def _block(self, vcn: int, content: bytes, folder: File | None, inner: bool) -> bytes:
-        strides = self.index_size // STRIDE
-        start = self._index_start
-        head = b"INDX" + struct.pack("<HHQQ", 40, strides + 1, 0x1000, vcn)
-        header = struct.pack("<4I", start, start + len(content), self.index_size - 24, inner)
-        block = (head + header).ljust(24 + start, b"\0") + content
-        assert len(block) <= self.index_size
-        if folder is not None:
-            stale = node([(key, reference, None) for key, reference in folder.stale_behind], None)
-            if folder.stale_behind and len(block + stale) <= self.index_size:
-                block += stale
-        return fixed_up(block.ljust(self.index_size, b"\0"), 40)
 
     # FILE records
 
@@ -564,7 +553,7 @@ class Volume:
             listed = Attribute(ATTRIBUTE_LIST, value=entries, instance=len(attributes))
             if file.list_outside:
                 listed.value, listed.size = None, len(entries)
-                listed.runs = self.store(entries)
+                listed.runs = self.store(entries, file.list_pieces)
             attributes.append(listed)
             attributes.sort(key=lambda each: (each.kind, each.name, each.lowest))
         result = {}
@@ -686,10 +675,7 @@ class Volume:
     def _place_mft(self, mft: File, records: int) -> None:
         """Decide which clusters $MFT has, and in which FILE records that is written."""
         total = self.clusters_of(records * self.record_size)
-        if self.mft_runs:
-            sizes = [*self.mft_runs, *[self.mft_runs[-1]] * total]
-        else:
-            sizes = [total]
+        sizes = [*self.mft_runs, *self.mft_runs[-1:] * total] or [total]
         runs: list[Run] = []
         for count in sizes:
             if sum(length for _, length in runs) >= total:
@@ -773,6 +759,30 @@ class Volume:
     def _size(self, size: int) -> int:
         """In clusters, or below one cluster as a negative power of two of bytes."""
         return size // self.cluster if size >= self.cluster else 256 - (size.bit_length() - 1)
+
+
+def index_start(size: int) -> int:
+    """Where entries begin in an index block of a size, counted from its index header."""
+    return len(padded(bytes(40 + 2 + 2 * (size // STRIDE)), 8)) - 24
+
+
+def index_block(
+    size: int,
+    vcn: int,
+    content: bytes,
+    behind: Sequence[tuple[bytes, int]] = (),
+    inner: bool = False,
+) -> bytes:
+    """Encode an index block ("The index entry"): a node's entries, and what lies behind them."""
+    start = index_start(size)
+    head = b"INDX" + struct.pack("<HHQQ", 40, size // STRIDE + 1, 0x1000, vcn)
+    header = struct.pack("<4I", start, start + len(content), size - 24, inner)
+    block = (head + header).ljust(24 + start, b"\0") + content
+    assert len(block) <= size
+    stale = node([(key, reference, None) for key, reference in behind], None)
+    if behind and len(block + stale) <= size:
+        block += stale
+    return fixed_up(block.ljust(size, b"\0"), 40)
 
 
 def node(entries: Sequence[tuple[bytes, int, int | None]], end: int | None) -> bytes:

@@ -24,6 +24,7 @@ from tests.images.ntfs_bytes import (
     ENCRYPTED,
     LOGGED_UTILITY_STREAM,
     OBJECT_ID,
+    SECURITY_DESCRIPTOR,
     SPARSE,
     WIN32,
     WIN32_AND_DOS,
@@ -36,7 +37,7 @@ from tests.images.ntfs_bytes import (
     symlink,
     unicode_upcase,
 )
-from tests.real.ntfs_built import assert_others_agree, built, ntfs_3g, opened
+from tests.real.ntfs_built import assert_others_agree, built, ntfs_3g, opened, pyfsntfs
 
 NUMBERS = random.Random(3)
 NOISE = NUMBERS.randbytes(300_000)
@@ -199,6 +200,25 @@ async def test_content_in_several_records(outside: bool, tmp_path: Path) -> None
     assert_others_agree(tmp_path / "built.img", {b"file": content, b"beside": b"beside"})
 
 
+async def test_a_list_of_hundreds_of_records(tmp_path: Path) -> None:
+    volume = Volume(cluster=1024)
+    content = NOISE[:250_000]
+    runs = volume.store(content, pieces=244)
+    parts = []
+    lowest = 0
+    for index in range(0, len(runs), 2):
+        piece = runs[index : index + 2]
+        parts.append(holding(piece, len(content), lowest=lowest, record=1 + index // 2))
+        lowest += sum(count for _, count in piece)
+    parts[0].allocated = lowest * 1024
+    volume.file("file", *parts, list_outside=True, list_pieces=3)
+    async with built(volume, tmp_path) as found:
+        assert await found.content("file") == content
+        extents = await found.fs.map(await found.find("file"), 0, len(content))
+        assert len(extents) == len(runs)
+    assert_others_agree(tmp_path / "built.img", {b"file": content})
+
+
 @pytest.mark.parametrize(("count", "outside"), [(9, False), (40, True)])
 async def test_names_in_several_records(count: int, outside: bool, tmp_path: Path) -> None:
     volume = Volume()
@@ -231,6 +251,87 @@ async def test_an_index_in_several_records(tmp_path: Path) -> None:
     async with built(volume, tmp_path) as found:
         assert await found.tree() == expected
     assert_others_agree(tmp_path / "built.img", expected)
+
+
+async def test_index_blocks_of_another_size_than_the_volumes(tmp_path: Path) -> None:
+    """The folder's own $INDEX_ROOT decides."""
+    volume = Volume(cluster=1024, index=4096)
+    expected: dict[bytes, bytes | None] = {}
+    for size in (1024, 2048, 8192):
+        name = f"folder {size}"
+        folder = volume.folder(name, index_size=size)
+        expected[name.encode()] = None
+        for number in range(70):
+            volume.resident(f"file {number}", b"%d" % number, parent=folder)
+            expected[name.encode() + b"/file %d" % number] = b"%d" % number
+    async with built(volume, tmp_path) as found:
+        assert await found.tree() == expected
+    # libfsntfs has an error for those that are larger than the boot sector says.
+    assert_others_agree(tmp_path / "built.img", expected, libfsntfs=False)
+
+
+async def test_a_hole_of_16_tib(tmp_path: Path) -> None:
+    volume = Volume()
+    size = 1 << 44
+    runs = [(None, (size >> 12) - 2), *volume.store(NOISE[:8192])]
+    volume.file("file", holding(runs, size, flags=SPARSE), dos_attributes=A_SPARSE)
+    async with built(volume, tmp_path) as found:
+        inode = await found.find("file")
+        attributes = await found.fs.attributes(inode)
+        assert (attributes.size, attributes.blocks) == (size, 16)
+        hole, data = await found.fs.map(inode, 0, size)
+        assert (hole.offset, hole.length, data.length) == (None, size - 8192, 8192)
+        assert await found.content_of(inode, size - 8193, 8193) == b"\0" + NOISE[:8192]
+    with ntfs_3g(tmp_path / "built.img") as root, open(root + b"/file", "rb") as file:
+        file.seek(size - 8193)
+        assert file.read() == b"\0" + NOISE[:8192]
+        assert os.fstat(file.fileno()).st_size == size
+
+
+@pytest.mark.parametrize(
+    "time", [0, 1, 116_444_736_000_000_000, 116_444_735_999_999_999, 0x01DA_1234_5678_9ABC,
+             2_650_467_743_999_999_999],
+)  # fmt: skip
+async def test_times(time: int, tmp_path: Path) -> None:
+    """Of 1601, of 1970, of today and of the year 9999: 100 ns each."""
+    volume = Volume()
+    times = (time, time + 1, time + 2, time + 3)
+    volume.resident("file", b"", times=times)
+    async with built(volume, tmp_path) as found:
+        attributes = await found.fs.attributes(await found.find("file"))
+        shown = (
+            attributes.created_ns,
+            attributes.mtime_ns,
+            attributes.ctime_ns,
+            attributes.atime_ns,
+        )
+        assert shown == tuple((each - 116_444_736_000_000_000) * 100 for each in times)
+    volume_by_other = pyfsntfs().volume()
+    volume_by_other.open(str(tmp_path / "built.img"))
+    entry = volume_by_other.get_file_entry_by_path("\\file")
+    assert times == (
+        entry.get_creation_time_as_integer(),
+        entry.get_modification_time_as_integer(),
+        entry.get_entry_modification_time_as_integer(),
+        entry.get_access_time_as_integer(),
+    )
+    volume_by_other.close()
+
+
+async def test_a_security_descriptor_of_a_files_own(tmp_path: Path) -> None:
+    """As volumes of Windows NT 4 have them, and a few files on later ones."""
+    volume = Volume()
+    descriptor = (
+        b"\1\0\4\x80\x14\0\0\0\x20\0\0\0" + bytes(8)
+        + b"\1\1\0\0\0\0\0\5\x12\0\0\0" + b"\1\1\0\0\0\0\0\5\x12\0\0\0"
+    )  # fmt: skip
+    own = Attribute(SECURITY_DESCRIPTOR, value=descriptor)
+    volume.file("file", Attribute(DATA, value=b""), own)
+    async with built(volume, tmp_path) as found:
+        xattrs = await found.fs.xattrs(await found.find("file"))
+        assert xattrs[b"system.ntfs_acl"] == descriptor
+    with ntfs_3g(tmp_path / "built.img") as root:
+        assert os.getxattr(root + b"/file", "system.ntfs_acl") == descriptor
 
 
 # Names
