@@ -4,8 +4,8 @@ Owns the project's use of libfwnt (its only importer), the checks that make its 
 out (exactly as many bytes as asked for, or DamagedError), and the division of work between the
 event loop and threads. Must not know which file system the bytes come from.
 
-Concurrency: the decoders keep nothing. libfwnt's let other threads run while they work and take
-about 12 ms for a MiB, ours for LZX (restorefs/guestfs/lzx.py) neither, and 100 ms.
+Concurrency: the decoders keep nothing. libfwnt's take about 12 ms for a MiB and let other threads
+run meanwhile; ours for LZX (restorefs/guestfs/lzx.py) takes 100 ms and does not.
 """
 
 import os
@@ -30,7 +30,6 @@ _Decoder: TypeAlias = Callable[[bytes, ByteLength], bytes]
 _Outcome: TypeAlias = list[bytes] | RestoreError
 
 _ON_THE_LOOP: ByteLength = 256 << 10  # decoded bytes: about 3 ms
-_LZX_ON_THE_LOOP: ByteLength = 32 << 10
 _PROCESSORS = os.cpu_count() or 1
 
 _threads = trio.CapacityLimiter(_PROCESSORS)
@@ -38,11 +37,12 @@ _threads = trio.CapacityLimiter(_PROCESSORS)
 
 async def decode_parts(decoder: _Decoder, parts: Sequence[Part]) -> list[bytes]:
     """Decode parts, each with decoder(stored, size): here if they are few, else in threads, as many
-    at once as there are processors. Raises the RestoreError of the first part that has one."""
-    total = sum(size for _, size in parts)
-    if total <= (_LZX_ON_THE_LOOP if decoder is lzx else _ON_THE_LOOP):
+    at once as there are processors; LZX always in a thread, and only in one, as several would wait
+    for each other. Raises the RestoreError of the first part that has one."""
+    slow = decoder is lzx
+    if not parts or (not slow and sum(size for _, size in parts) <= _ON_THE_LOOP):
         return [decoder(stored, size) for stored, size in parts]
-    share = -(-len(parts) // _PROCESSORS)
+    share = len(parts) if slow else -(-len(parts) // _PROCESSORS)
     starts = range(0, len(parts), share)
     outcomes: list[_Outcome] = [[] for _ in starts]
 

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restorefs.errors import DamagedError
-from restorefs.guestfs.decompress import decode_parts, lznt1_chunk, lzx, xpress_huffman
+from restorefs.guestfs import decompress
+from restorefs.guestfs.decompress import decode_parts, lznt1_chunk, xpress_huffman
 from tests.pure import wim_chunks
 
 
@@ -86,6 +87,12 @@ async def test_an_error_of_one_part_is_raised_as_it_is(size: int) -> None:
         await decode_parts(noting_the_thread(set()), [(b"a", size), (b"damaged", 1), (b"b", 1)])
 
 
-async def test_lzx_is_slower_and_leaves_the_event_loop_earlier() -> None:
-    content, stored = wim_chunks.LZX_TWO_BLOCKS
-    assert await decode_parts(lzx, [(stored, len(content))] * 3) == [content] * 3
+async def test_lzx_is_slow_and_never_decoded_on_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: set[int] = set()
+    slow = noting_the_thread(seen)
+    monkeypatch.setattr(decompress, "lzx", slow)
+    assert await decode_parts(slow, [(b"a", 1), (b"b", 2)]) == [b"a", b"bb"]
+    assert threading.get_ident() not in seen
+    assert len(seen) == 1

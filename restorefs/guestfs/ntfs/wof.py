@@ -37,8 +37,8 @@ _ALGORITHMS = {  # by FILE_PROVIDER_COMPRESSION_*: the decoder, and the size of 
 }
 _SMALL_ENTRIES: ByteLength = (1 << 32) - 1  # the largest file whose table has 32-bit entries
 _ENTRIES_PER_PIECE = 4096
-_KEPT_PIECES = 4
-_KEPT_BYTES: ByteLength = 128 << 10
+_KEPT_PIECES = 2  # kept little, as a reader keeps many files
+_KEPT_BYTES: ByteLength = 64 << 10
 _BYTES_PER_BATCH: ByteLength = 1 << 20
 
 
@@ -62,11 +62,11 @@ class WofFile:
         self._read = read
         self._stored = stored
         self._count = -(-size // self._chunk_size)
-        self._entry = struct.Struct("<I" if size <= _SMALL_ENTRIES else "<Q")
-        self._table_size = max(0, self._count - 1) * self._entry.size
+        self._entry, self._entry_size = ("I", 4) if size <= _SMALL_ENTRIES else ("Q", 8)
+        self._table_size = max(0, self._count - 1) * self._entry_size
         if stored < self._table_size:
             raise DamagedError(f"{STREAM_NAME} of {stored} bytes is too short for its table")
-        self._pieces: Lru[int, tuple[int, ...]] = Lru(_KEPT_PIECES)
+        self._pieces: Lru[int, bytes] = Lru(_KEPT_PIECES)
         self._kept = _KEPT_BYTES // self._chunk_size
         self._chunks: Lru[int, bytes] = Lru(self._kept)
 
@@ -134,9 +134,13 @@ class WofFile:
             low, high = piece_first // _ENTRIES_PER_PIECE, piece_last // _ENTRIES_PER_PIECE
             for number in range(low, high + 1):
                 base = number * _ENTRIES_PER_PIECE
+                start = max(0, piece_first - base)
+                end = min(_ENTRIES_PER_PIECE, piece_last + 1 - base)
                 piece = await self._piece(number)
-                start, end = max(0, piece_first - base), piece_last + 1 - base
-                bounds += [self._table_size + entry for entry in piece[start:end]]
+                entries = struct.unpack_from(
+                    f"<{end - start}{self._entry}", piece, start * self._entry_size
+                )
+                bounds += [self._table_size + entry for entry in entries]
         if stop == self._count:
             bounds.append(self._stored)
         for start, end in pairwise(bounds):
@@ -148,15 +152,13 @@ class WofFile:
             raise DamagedError(f"the table of {STREAM_NAME} leads outside of it")
         return bounds
 
-    async def _piece(self, number: int) -> tuple[int, ...]:
-        """Return a piece of the table: the entries of chunks from 1 + number * piece."""
+    async def _piece(self, number: int) -> bytes:
+        """Return a piece of the table as it is stored."""
         piece = self._pieces.get(number)
         if piece is None:
-            size = self._entry.size
-            start = number * _ENTRIES_PER_PIECE * size
-            length = min(_ENTRIES_PER_PIECE * size, self._table_size - start)
-            data = await self._read(start, length)
-            piece = struct.unpack(f"<{length // size}{self._entry.format[-1]}", data)
+            start = number * _ENTRIES_PER_PIECE * self._entry_size
+            length = min(_ENTRIES_PER_PIECE * self._entry_size, self._table_size - start)
+            piece = await self._read(start, length)
             self._pieces.put(number, piece)
         return piece
 
