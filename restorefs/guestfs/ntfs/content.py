@@ -63,10 +63,12 @@ class Content:
         """As GuestFilesystem.map()."""
         source = await self._source(inode)
         stream = source.stream
+        if not length:
+            return []
         if not 0 <= offset <= offset + length <= stream.size:
             raise DamagedError(f"inode {inode} ends before byte {offset + length}")
         if source.wof is not None:
-            return [Extent(None, length, encoded=True)] if length else []
+            return [Extent(None, length, encoded=True)]
         return extents_of(stream, self._bits, offset, length, self._most)
 
     async def decoded(self, inode: Inode, offset: ByteOffset, length: ByteLength) -> bytes:

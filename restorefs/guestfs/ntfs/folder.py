@@ -49,11 +49,13 @@ _LENGTH_IN_KEY = 0x40
 
 
 class Name(NamedTuple):
-    """A name in a folder, as shown. reference: of the file; 0 where the entry is damaged."""
+    """A name in a folder, as shown. reference: of the file. impossible: no file is named so; the
+    shown name is a makeshift."""
 
     name: bytes
     reference: int
     cookie: int
+    impossible: bool
 
 
 class Folders:
@@ -80,7 +82,7 @@ class Folders:
     async def names(self, folder: File, cookie: int) -> tuple[list[Name], bool]:
         """Return some next names behind a cookie, and whether none come behind them.
 
-        Raises DamagedError for a block that cannot be read, whatever else could be listed.
+        Raises DamagedError for a block that cannot be read, when all before it are listed.
         """
         index = await self._index(folder)
         block, position = cookie >> _POSITION_BITS, cookie & (1 << _POSITION_BITS) - 1
@@ -92,11 +94,20 @@ class Folders:
         while True:
             live = index.live_blocks(block - 1, most + 1)
             batch = live[:most]
-            for number, node in zip(batch, await index.blocks(batch), strict=True):
-                behind = position if number + 1 == block else 0
-                self._add(names, folder, node, number + 1, behind)
+            nodes, damage = await index.blocks_until_damage(batch)
+            for number, node in zip(batch, nodes, strict=False):
+                try:
+                    self._add(
+                        names, folder, node, number + 1, position if number + 1 == block else 0
+                    )
+                except DamagedError as error:
+                    damage = error
+                    break
+            if damage and not names:
+                raise damage
             if names or len(live) <= most:
-                return names, len(live) <= most
+                # What lies before the damage is listed, and asking for more gives the error.
+                return names, len(live) <= most and not damage
             await trio.lowlevel.checkpoint()
             block, position = live[most] + 1, 0
 
@@ -114,7 +125,7 @@ class Folders:
             if number <= hidden and (number == ROOT or hidden != ROOT):
                 continue
             shown, possible = shown_or_repaired(name)
-            names.append(new(Name, (shown, reference if possible else 0, base | end)))
+            names.append(new(Name, (shown, reference, base | end, not possible)))
 
     # --- lookup -------------------------------------------------------------------------------
 
@@ -141,7 +152,8 @@ class Folders:
             except DamagedError as error:
                 damage = error
         if matches is None or (not matches and REPLACEMENT in name):
-            matches = await self._scan(index, wanted, name, upcase)
+            matches, block_damage = await self._scan(index, wanted, name, upcase)
+            damage = block_damage or damage
         reference = _choose(matches, wanted)
         if reference is None:
             if damage is not None:
@@ -151,27 +163,33 @@ class Folders:
 
     async def _scan(
         self, index: Index, wanted: bytes, name: bytes, upcase: Upcase | None
-    ) -> list[NameRecord]:
-        """Return the names that may be meant from all nodes: without $UpCase, or where the tree is
-        damaged. Raises DamagedError for a name that is shown otherwise than it is stored."""
+    ) -> tuple[list[NameRecord], DamagedError | None]:
+        """Return the names that may be meant from all nodes, and what is wrong with some of them:
+        without $UpCase, or where the tree is damaged."""
         key = upcase.key(wanted) if upcase else b""
         matches: list[NameRecord] = []
+        damage: DamagedError | None = None
         nodes: Sequence[Node] = [index.root]
         first = 0
-        while nodes:
+        while True:
             for node in nodes:
-                for record in decode_names(node):
-                    if record[0] == wanted or (
-                        upcase and len(record[0]) == len(key) and upcase.key(record[0]) == key
-                    ):
+                await trio.lowlevel.checkpoint()
+                try:
+                    records = decode_names(node)
+                except DamagedError as error:
+                    damage = error
+                    continue
+                for record in records:
+                    if record[0] == wanted or (upcase and upcase.key(record[0]) == key):
                         matches.append(record)
                     elif REPLACEMENT in name and shown_or_repaired(record[0]) == (name, False):
-                        raise DamagedError("this name in a folder is damaged")
-                await trio.lowlevel.checkpoint()
+                        damage = DamagedError("this name in a folder is damaged")
             live = index.live_blocks(first, _SCANNED_AT_ONCE)[:_SCANNED_AT_ONCE]
-            nodes = await index.blocks(live)
-            first = live[-1] + 1 if live else 0
-        return matches
+            if not live:
+                return matches, damage
+            nodes, damaged = await index.blocks_until_damage(live)
+            damage = damaged or damage
+            first = live[len(nodes) - (0 if damaged else 1)] + 1
 
     async def _upcase_or_damage(self) -> tuple[Upcase | None, DamagedError | None]:
         """Return the volume's table of upper case, or why there is none."""

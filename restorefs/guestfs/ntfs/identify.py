@@ -67,10 +67,8 @@ async def describe(
     boot: Boot, device: BlockDevice, files: FileTable, folders: Folders, content: Content
 ) -> Identity:
     """Say for people what a volume says. Raises StorageError."""
-    notes = []
+    notes = list(files.mft.damage)
     label, clean = "", None
-    if files.mft.damage:
-        notes.append(f"{files.mft.damage}: its copy in $MFTMirr is used")
     try:
         volume = await files.file(VOLUME)
         label = shown(await files.value(volume, VOLUME_NAME, _LABEL_BYTES)).decode(

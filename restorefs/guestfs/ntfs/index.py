@@ -130,6 +130,21 @@ class Index:
             start = behind
         return nodes
 
+    async def blocks_until_damage(
+        self, numbers: Sequence[BlockNumber]
+    ) -> tuple[list[Node], DamagedError | None]:
+        """Return blocks as blocks() does, as far as they can be read, and why not further."""
+        try:
+            return await self.blocks(numbers), None
+        except DamagedError:
+            nodes: list[Node] = []
+        for number in numbers:
+            try:
+                nodes += await self.blocks([number])
+            except DamagedError as error:
+                return nodes, error
+        return nodes, None
+
     def _verified(self, data: bytes, start: ByteOffset, number: BlockNumber) -> Node:
         if data[start : start + 4] != b"INDX":
             raise DamagedError(f"index block {number} of file {self._number} is damaged")

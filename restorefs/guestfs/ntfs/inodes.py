@@ -9,6 +9,7 @@ Concurrency: any number of calls may be in flight.
 
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import trio
@@ -32,6 +33,7 @@ from restorefs.guestfs.ntfs.layout import (
     RECORD_MASK,
     REPARSE_POINT,
     RecordNumber,
+    decode_header,
 )
 from restorefs.guestfs.ntfs.links import Links
 from restorefs.guestfs.ntfs.names import shown
@@ -50,6 +52,8 @@ MFT_INODE: Inode = 1 << 35
 """Of record 0. More than any record's number, and few enough bits for a node id."""
 _STREAM_SHIFT = 48
 _MAX_STREAMS = (1 << 15) - 2
+_NOTHING = (1 << 15) - 1
+"""The place of what a folder names, but is not there: the record is another file's by now."""
 _PACE = 128
 _NO_WSL = WslMetadata(None, None, None, None)
 
@@ -96,6 +100,8 @@ class Inodes:
             number = MFT
         elif number == MFT:
             raise NotFoundError("there is no inode 0")
+        if place == _NOTHING:
+            raise DamagedError(f"a folder's entry for file {number} is damaged or stale")
         file = await self._files.file(number)
         if not place:
             return Node(inode, file, b"")
@@ -153,38 +159,42 @@ class Inodes:
     async def entries(self, names: Sequence[Name]) -> list[DirEntry]:
         """Return the entries of names, with the attributes of all files that can be read, whose
         records are fetched together. Raises StorageError."""
-        mft = self._files.mft
-        records = await mft.records({name[1] & RECORD_MASK for name in names if name[1]})
-        entries = []
+        records = await self._files.mft.records(
+            {name[1] & RECORD_MASK for name in names if not name[3]}
+        )
+        entries: list[DirEntry] = []
         new = tuple.__new__
-        for count, (name, reference, cookie) in enumerate(names):
+        for count, (name, reference, cookie, impossible) in enumerate(names):
             if not count % _PACE:
                 await trio.lowlevel.checkpoint()
             number = reference & RECORD_MASK
-            attributes = None
-            record = records.get(number) if reference else None
-            if record is not None:
-                try:
-                    attributes = await self._entry_attributes(record, number, reference >> 48)
-                except (DamagedError, NotFoundError, UnsupportedError):
-                    attributes = None
-            kind = stat.S_IFMT(attributes[1]) if attributes else 0
-            entries.append(new(DirEntry, (name, inode_of(number), kind, cookie, attributes)))
+            inode = number or MFT_INODE
+            kind, attributes = 0, None
+            record = records.get(number)
+            if impossible or (record and _is_stale(record, reference)):
+                inode = _NOTHING << _STREAM_SHIFT | inode
+            elif record:
+                with suppress(DamagedError, NotFoundError, UnsupportedError):
+                    attributes = await self._of_record(record, number)
+                    kind = stat.S_IFMT(attributes[1])
+            entries.append(new(DirEntry, (name, inode, kind, cookie, attributes)))
         return entries
 
-    async def _entry_attributes(
-        self, record: bytes, number: RecordNumber, sequence: int
-    ) -> Attributes:
-        """Return the attributes of a folder's entry whose record has been read."""
+    async def _of_record(self, record: bytes, number: RecordNumber) -> Attributes:
+        """Return the attributes of a file whose record has been read."""
         file, attribute_lists = decode_file(record, number)
-        if sequence and sequence != file.sequence:
-            raise DamagedError(f"a reference to file record {number} is stale")
         if attribute_lists:
             file = await self._files.file(number)
         summary = summarise(file)
         if summary[5] is None and summary[6] is None:
             return plain_attributes(file, summary, number or MFT_INODE)
         return await self._of_file(file, summary)
+
+
+def _is_stale(record: bytes, reference: int) -> bool:
+    """Tell whether a reference is to a file that had the record before."""
+    sequence = reference >> 48
+    return sequence != 0 and sequence != decode_header(record)[0]
 
 
 def stream_names(file: File) -> list[bytes]:

@@ -52,8 +52,8 @@ class Mft:
         self.reader = reader
         self.boot = boot
         self.limits = limits
-        self.damage = ""
-        """Why the mirror of record 0 is used, if it is."""
+        self.damage: list[str] = []
+        """What is wrong with the MFT itself."""
         self.count = 0
         self._runs = Runs()
         self._records: Lru[RecordNumber, bytes] = Lru(_KEPT_RECORD_BYTES // boot.record_size)
@@ -73,9 +73,8 @@ class Mft:
         sizes = decode_sizes(first)
         mft.count = min(sizes.valid // boot.record_size, _MAX_RECORDS)
         await mft._add_listed(attributes, record)
-        covered = mft._runs.clusters << boot.cluster_bits
-        if covered < sizes.valid:
-            raise DamagedError(f"only {covered} of the MFT's {sizes.valid} bytes can be found")
+        if mft._runs.clusters << boot.cluster_bits < sizes.valid:
+            mft.damage.append("some of the MFT is lost")
         return mft
 
     async def _first_record(self) -> bytes:
@@ -84,11 +83,13 @@ class Mft:
         try:
             return await self._copy_of_first(boot.mft << boot.cluster_bits)
         except DamagedError as error:
-            self.damage = str(error)
+            damage = str(error)
         try:
-            return await self._copy_of_first(boot.mft_mirror << boot.cluster_bits)
+            record = await self._copy_of_first(boot.mft_mirror << boot.cluster_bits)
         except DamagedError:
-            raise DamagedError(f"{self.damage}; neither can $MFTMirr be used") from None
+            raise DamagedError(f"{damage}; neither can $MFTMirr be used") from None
+        self.damage.append(f"{damage}: its copy in $MFTMirr is used")
+        return record
 
     async def _copy_of_first(self, offset: ByteOffset) -> bytes:
         data = await self.reader.read(offset, self.boot.record_size)
@@ -104,21 +105,36 @@ class Mft:
         self._runs.append(piece, self.boot.clusters, self.limits.extents_per_map)
 
     async def _add_listed(self, attributes: Sequence[Attribute], record: bytes) -> None:
-        """Add the pieces that lie in other records. Each must lie in what is known before it."""
+        """Add the pieces that lie in other records; each must lie in what is known before it. One
+        that is lost loses its own files only."""
         lists = [a for a in attributes if a.kind == ATTRIBUTE_LIST]
         if not lists:
             return
-        stream = await read_pieces(lists, self.boot, self.limits)
-        if stream.size > LIST_BYTES:
-            raise DamagedError("the MFT's attribute list is too large")
-        data = await read_plain(stream, self.boot.cluster_bits, self.reader, 0, stream.size)
         base = MFT | decode_header(record).sequence << 48
-        for entry in sorted(decode_attribute_list(data), key=lambda entry: entry.lowest):
+        try:
+            stream = await read_pieces(lists, self.boot, self.limits)
+            if stream.size > LIST_BYTES:
+                raise DamagedError("it is too large")  # noqa: TRY301
+            data = await read_plain(stream, self.boot.cluster_bits, self.reader, 0, stream.size)
+            entries = decode_attribute_list(data)
+        except DamagedError as error:
+            self.damage.append(f"the MFT's attribute list: {error}")
+            return
+        for entry in sorted(entries, key=lambda entry: entry.lowest):
             if entry.kind != DATA or entry.name or entry.lowest < self._runs.clusters:
                 continue
             await trio.lowlevel.checkpoint()
-            for piece in await self.pieces_in(entry.reference, base, [entry]):
-                self._add_piece(piece)
+            try:
+                for piece in await self.pieces_in(entry.reference, base, [entry]):
+                    self._check_gap(piece)
+                    self._runs.append_gap(piece.lowest)
+                    self._add_piece(piece)
+            except DamagedError as error:
+                self.damage.append(f"some of the MFT is lost: {error}")
+
+    def _check_gap(self, piece: Attribute) -> None:
+        if piece.lowest > self.count * self.boot.record_size >> self.boot.cluster_bits:
+            raise DamagedError("a piece of the MFT lies behind its end")
 
     # --- one record ---------------------------------------------------------------------------
 

@@ -54,6 +54,14 @@ class Runs:
             raise DamagedError(f"an attribute has more than {most} runs")
         self.clusters = clusters
 
+    def append_gap(self, behind: int) -> None:
+        """Add a hole up to a cluster, for pieces that are lost."""
+        if behind > self.clusters:
+            if not self.lcns or self.lcns[-1] != HOLE:
+                self.starts.append(self.clusters)
+                self.lcns.append(HOLE)
+            self.clusters = behind
+
     def between(self, first: int, last: int) -> Iterator[tuple[Cluster, int]]:
         """Yield the runs of clusters [first, last), cut to them: the first of each on the volume,
         or HOLE, and how many. Nothing behind the attribute's last cluster."""
