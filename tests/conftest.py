@@ -4,6 +4,8 @@ import pytest
 
 pytest.register_assert_rewrite("tests.contracts", "tests.images", "tests.manifest")
 
+from tests.images.exfat import exfat_images  # noqa: E402
 from tests.images.ext import ext_images  # noqa: E402
+from tests.images.fat import fat_images  # noqa: E402
 
-__all__ = ["ext_images"]
+__all__ = ["exfat_images", "ext_images", "fat_images"]

@@ -7,7 +7,7 @@ everything that can. Must not know what the entries lead to.
 Concurrency: any number of listings may be in flight.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import NamedTuple, TypeAlias
 
 import trio
@@ -66,8 +66,9 @@ class Folder:
         found = _placed(decoded, extents)
         return Window(found, start + decoded.next, complete, decoded.error)
 
-    async def windows(self, start: ByteOffset = 0) -> AsyncIterator[Window]:
-        """Yield large windows from an offset on to the end, yielding to other tasks between."""
+    async def windows(self, start: ByteOffset = 0) -> AsyncGenerator[Window, None]:
+        """Yield large windows from an offset on to the end; other tasks run in between. To be used
+        with aclosing()."""
         complete = False
         while not complete:
             window = await self.window(start, WINDOW)

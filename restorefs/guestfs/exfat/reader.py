@@ -8,6 +8,7 @@ Concurrency: any number of calls may be in flight; the parts keep only what neve
 
 import stat
 from collections.abc import Mapping
+from contextlib import aclosing
 from typing import ClassVar, Self
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
@@ -152,6 +153,8 @@ class ExfatFilesystem(GuestFilesystem):
             return {}
         file = await self._files.file(inode)
         shown = file.attributes & _DOS_ATTRIBUTES
+        if not shown and file.created_ns is None:
+            return {}
         return {dosattrib.NAME: dosattrib.encode(shown, file.created_ns)}
 
     async def map(self, inode: Inode, offset: ByteOffset, length: ByteLength) -> list[Extent]:
@@ -215,10 +218,11 @@ class ExfatFilesystem(GuestFilesystem):
         known, error = self._looked_at.get(folder.inode) or (0, None)
         if known != cookie:
             error = None
-            async for window in folder.windows():
-                error = error or window.error
-                if window.end >= cookie * ENTRY_SIZE:
-                    break
+            async with aclosing(folder.windows()) as windows:
+                async for window in windows:
+                    error = error or window.error
+                    if window.end >= cookie * ENTRY_SIZE:
+                        break
             self._looked_at.put(folder.inode, (cookie, error))
         return error
 

@@ -11,6 +11,7 @@ from array import array
 from bisect import bisect_left
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 
 import trio
@@ -90,11 +91,12 @@ class Names:
             return index
         error: RestoreError | None = None
         pairs: list[tuple[int, Inode]] = []
-        async for window in folder.windows():
-            error = error or window.error
-            for inode, each in window.found:
-                text = each.name.decode("utf-8", "surrogatepass")
-                pairs.append((_hash(self._upcased(text)), inode))
+        async with aclosing(folder.windows()) as windows:
+            async for window in windows:
+                error = error or window.error
+                for inode, each in window.found:
+                    text = each.name.decode("utf-8", "surrogatepass")
+                    pairs.append((_hash(self._upcased(text)), inode))
         pairs.sort()
         index = _Index(
             array("Q", [hash_ for hash_, _ in pairs]),
@@ -146,15 +148,16 @@ class Parents:
             inode = pending.popleft()
             try:
                 folder = await self._open(inode)
-                async for window in folder.windows():
-                    damage = damage or window.error
-                    self.learn(inode, window.found)
-                    below = [each for each, found in window.found if found.is_folder]
-                    if wanted in below:
-                        return inode
-                    if len(seen) < _MOST_FOLDERS:
-                        pending += [each for each in below if each not in seen]
-                        seen.update(below)
+                async with aclosing(folder.windows()) as windows:
+                    async for window in windows:
+                        damage = damage or window.error
+                        self.learn(inode, window.found)
+                        below = [each for each, found in window.found if found.is_folder]
+                        if wanted in below:
+                            return inode
+                        if len(seen) < _MOST_FOLDERS:
+                            pending += [each for each in below if each not in seen]
+                            seen.update(below)
             except (DamagedError, NotFoundError) as error:
                 damage = damage or error
         raise DamagedError(f"no folder was found that folder {wanted} is in") from damage
