@@ -21,6 +21,26 @@ def test_xpress_chunks_of_wimlib(sample: tuple[bytes, bytes]) -> None:
     assert xpress_huffman(stored, len(content)) == content
 
 
+def xpress(lengths: dict[int, int], data: str) -> bytes:
+    """A chunk: the lengths of the codes of its symbols, and the rest in hex (MS-XCA 2.2.4)."""
+    table = bytearray(256)
+    for symbol, length in lengths.items():
+        table[symbol // 2] |= length << 4 * (symbol % 2)
+    return bytes(table) + bytes.fromhex(data)
+
+
+def test_the_xpress_example_of_the_specification() -> None:
+    """MS-XCA 3.1."""
+    stored = xpress({97: 3, 98: 3, 99: 2, 256: 2, 287: 2}, "a8dc0000ff2601")
+    assert xpress_huffman(stored, 300) == b"abc" * 100
+
+
+def test_an_xpress_chunk_of_windows() -> None:
+    """16 KiB of zeros as RtlCompressBuffer packs them: github.com/thewhiteninja/ntfstool issue 8."""
+    stored = xpress({0: 2, 256: 2, 271: 1}, "00980000fffc3f")
+    assert xpress_huffman(stored, 16_384) == bytes(16_384)
+
+
 @pytest.mark.parametrize("change", [-1, 1, 5000])
 def test_xpress_gives_the_size_that_was_asked_for_or_an_error(change: int) -> None:
     content, stored = wim_chunks.XPRESS_WORDS
