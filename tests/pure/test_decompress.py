@@ -36,7 +36,7 @@ def test_the_xpress_example_of_the_specification() -> None:
 
 
 def test_an_xpress_chunk_of_windows() -> None:
-    """16 KiB of zeros as RtlCompressBuffer packs them: github.com/thewhiteninja/ntfstool issue 8."""
+    """16 KiB of zeros, from github.com/thewhiteninja/ntfstool, issue 8."""
     stored = xpress({0: 2, 256: 2, 271: 1}, "00980000fffc3f")
     assert xpress_huffman(stored, 16_384) == bytes(16_384)
 
