@@ -437,51 +437,61 @@ def resolved(link: str, target: bytes) -> str:
     return path.lstrip("/")
 
 
-async def test_symlinks_and_junctions_lead_to_the_same_place(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("drive", "windows"), [("C", True), ("c", True), ("D", False)])
+async def test_symlinks_and_junctions_lead_to_the_same_place(
+    drive: str, windows: bool, tmp_path: Path
+) -> None:
+    """A volume does not know its letter: with Windows on it, it is C, else it may be another."""
     volume = Volume()
+    if windows:
+        volume.folder("System32", volume.folder("Windows"))
     users = volume.folder("Users")
     someone = volume.folder("Someone", users)
     volume.resident("file.txt", b"there", parent=someone)
-    links = volume.folder("links")
-    below = volume.folder("below", links)
-    targets = {
+    below = volume.folder("below", volume.folder("links"))
+    place = f"{drive}:\\Users\\Someone\\file.txt"
+    files = {
         "relative": symlink("..\\..\\Users\\Someone\\file.txt", relative=True),
-        "absolute": symlink("\\??\\C:\\Users\\Someone\\file.txt", "C:\\Users\\Someone\\file.txt"),
+        "absolute": symlink(f"\\??\\{place}", place),
         "rooted": symlink("\\Users\\Someone\\file.txt", relative=True),
     }
-    for name, attribute in targets.items():
+    folders = {
+        "junction": (junction(f"\\??\\{drive}:\\Users\\Someone"), "Users/Someone"),
+        "slash": (junction(f"\\??\\{drive}:\\Users\\"), "Users"),
+        "volume": (junction("\\??\\Volume{01234567-89ab-cdef-0123-456789abcdef}\\Users"), "Users"),
+    }
+    shown = {
+        "elsewhere": (junction("\\??\\Z:\\not here\\at all"), b"not here"),
+        "missing": (junction(f"\\??\\{drive}:\\Users\\missing"), b"missing"),
+        "other drive": (junction("\\??\\D:\\Users" if windows else "\\??\\C:\\Users"), b":\\Users"),
+        "a volume": (junction("\\??\\Volume{01234567-89ab-cdef-0123-456789abcdef}\\"), b"Volume{0"),
+        "share": (symlink("\\??\\UNC\\server\\share\\file", "\\\\server\\share\\file"), b"server"),
+    }
+    for name, attribute in files.items():
         volume.file(name, attribute, Attribute(DATA, value=b""), parent=below,
                     dos_attributes=A_REPARSE)  # fmt: skip
-    for name, target in (("junction", "\\??\\C:\\Users\\Someone"), ("slash", "\\??\\C:\\Users\\")):
-        volume.file(name, junction(target, target[4:]), parent=below, entries=[],
-                    dos_attributes=A_REPARSE)  # fmt: skip
-    shown = {
-        "elsewhere": junction("\\??\\Z:\\not here\\at all"),
-        "volume": junction("\\??\\Volume{01234567-89ab-cdef-0123-456789abcdef}\\"),
-        "share": symlink("\\??\\UNC\\server\\share\\file", "\\\\server\\share\\file"),
-    }
-    for name, attribute in shown.items():
+    for name, (attribute, _) in [*folders.items(), *shown.items()]:
         volume.file(name, attribute, parent=below, entries=[], dos_attributes=A_REPARSE)
     async with built(volume, tmp_path) as found:
+        targets = {}
         for entry in (await found.entries("links/below")).values():
             assert entry.attributes is not None
             assert stat.S_ISLNK(entry.attributes.mode), entry.name
             assert stat.S_ISLNK(entry.kind), entry.name
-            target = await found.fs.readlink(entry.inode)
+            targets[entry.name.decode()] = target = await found.fs.readlink(entry.inode)
             assert entry.attributes.size == len(target)
-        for name in targets:
-            target = await found.fs.readlink(await found.find(f"links/below/{name}"))
-            assert resolved(f"links/below/{name}", target) == "Users/Someone/file.txt", name
-        for name, place in (("junction", "Users/Someone"), ("slash", "Users")):
-            target = await found.fs.readlink(await found.find(f"links/below/{name}"))
-            assert resolved(f"links/below/{name}", target) == place
-        for name, part in (("elsewhere", b"not here"), ("volume", b"Volume{01234567-"),
-                           ("share", b"server")):  # fmt: skip
-            assert part in await found.fs.readlink(await found.find(f"links/below/{name}"))
+        for name in files:
+            assert resolved(f"links/below/{name}", targets[name]) == "Users/Someone/file.txt", name
+        for name, (_, where) in folders.items():
+            assert resolved(f"links/below/{name}", targets[name]) == where, name
+        for name, (_, part) in shown.items():
+            assert part in targets[name], name
+            assert not targets[name].startswith(b"."), name
     with ntfs_3g(tmp_path / "built.img") as root:
-        for name in targets:
-            with open(root + b"/links/below/" + name.encode(), "rb") as file:
-                assert file.read() == b"there"
+        for name in files:
+            if name != "absolute" or drive.upper() == "C":
+                with open(root + b"/links/below/" + name.encode(), "rb") as file:
+                    assert file.read() == b"there"
 
 
 async def test_what_wsl_makes(tmp_path: Path) -> None:
@@ -520,15 +530,27 @@ UNREAD = {
     "cloud-f": (0x9000F01A, "cloud"),
     "placeholder": (0x80000015, ""),
     "wof-wim": (0x80000017, "w(im|of)"),
+    "azure-file-sync": (0x8000001E, ""),
+    "projected": (0x9000001C, ""),
+    "single-instance": (0x80000007, ""),
+    "container": (0x80000018, ""),
+    "container-1": (0x90001018, ""),
+    "app-stream": (0xC0000014, ""),
+    "archiver": (0x00000010, "0x10"),
 }
 
 
+@pytest.mark.parametrize("offline", [True, False], ids=["offline", "sparse"])
 @pytest.mark.parametrize("name", UNREAD)
-async def test_content_that_is_elsewhere_is_never_zeros(name: str, tmp_path: Path) -> None:
+async def test_content_that_is_elsewhere_is_never_zeros(
+    name: str, offline: bool, tmp_path: Path
+) -> None:
+    """A filter of Windows' has the content, and whose tag it is nobody needs to know: all that is
+    here is a hole."""
     tag, word = UNREAD[name]
     volume = Volume()
     data = b"\1\0\0\0\1\0\0\0" + bytes(40)  # as WOF has it: from a WIM file
-    flags = A_REPARSE | A_SPARSE | A_OFFLINE | A_RECALL_ON_DATA
+    flags = A_REPARSE | A_SPARSE | (A_OFFLINE | A_RECALL_ON_DATA if offline else 0)
     sparse = Attribute(DATA, runs=[(None, 25)], size=100_000, flags=SPARSE)
     volume.file("file", reparse(tag, data), sparse, dos_attributes=flags)
     empty = Attribute(DATA, value=b"")

@@ -200,8 +200,8 @@ async def test_an_lznt1_tail_is_decoded(name: str, tmp_path: Path) -> None:
         assert await found.content("file") == content
         inode = await found.find("file")
         for start in (0, 4095, 65_535, len(content) - 1):
-            part = content[start : start + 5000]
-            assert await found.content_of(inode, start, len(part)) == part
+            if part := content[start : start + 5000]:
+                assert await found.content_of(inode, start, len(part)) == part
     # MS-XCA allows a stored chunk of less than 4 KiB; ntfs-3g does not take it.
     assert_others_agree(
         tmp_path / "built.img", {b"file": content}, ntfs3g=name not in SHORT_STORED_CHUNK
@@ -238,6 +238,32 @@ async def test_lznt1_units_of_other_sizes(cluster: int, unit: int, tmp_path: Pat
                 assert await found.content("file") == content
     if unit == 4:
         assert_others_agree(tmp_path / "built.img", {b"file": content})
+
+
+async def test_a_compressed_file_that_does_not_say_the_size_of_its_units(tmp_path: Path) -> None:
+    """Seen on Windows XP, says libfsntfs' documentation: units have 16 clusters then. An error will
+    do as well, but not the bytes as they are stored."""
+    volume = Volume()
+    content = b"a" * 65_536 + b"b" * 5000
+    data = compressed(volume, content)
+    data.unit = 0
+    volume.file("file", data, dos_attributes=A_COMPRESSED)
+    async with built(volume, tmp_path) as found:
+        with suppress(DamagedError, UnsupportedError):
+            assert await found.content("file") == content
+    assert_others_agree(tmp_path / "built.img", {b"file": content}, ntfs3g=False)
+
+
+async def test_a_sparse_file_with_units_is_not_compressed(tmp_path: Path) -> None:
+    """The unit of 16 clusters alone, as Windows gives it to sparse files, compresses nothing."""
+    volume = Volume()
+    content = bytes(3 * 4096) + NOISE[:30_000]
+    runs: list[Run] = [(None, 3), *volume.store(NOISE[:30_000]), (None, 5)]
+    data = Attribute(DATA, runs=runs, size=len(content), flags=SPARSE, unit=4)
+    volume.file("file", data, dos_attributes=A_SPARSE)
+    async with built(volume, tmp_path) as found:
+        assert await found.content("file") == content
+    assert_others_agree(tmp_path / "built.img", {b"file": content})
 
 
 async def test_a_compressed_unit_whose_data_lies_in_several_runs(tmp_path: Path) -> None:
@@ -435,6 +461,7 @@ async def test_lone_surrogates_are_listed_and_found(tmp_path: Path) -> None:
     folder = volume.folder("folder \udce9")
     for name in names:
         volume.resident(name, b"content", parent=folder)
+    volume.folder("System32", volume.folder("Windows"))
     volume.file("link", junction("\\??\\C:\\folder \udce9"), entries=[], dos_attributes=A_REPARSE)
     async with built(volume, tmp_path) as found:
         shown = await found.names(encoded("folder \udce9"))
@@ -442,7 +469,7 @@ async def test_lone_surrogates_are_listed_and_found(tmp_path: Path) -> None:
         for name in shown:
             assert await found.content(encoded("folder \udce9") + b"/" + name) == b"content"
         assert await found.fs.readlink(await found.find("link")) == encoded("folder \udce9")
-        assert await found.names() == {encoded("folder \udce9"), b"link"}
+        assert await found.names() == {encoded("folder \udce9"), b"link", b"Windows"}
     # A link is no folder in the expected tree; the others are asked for the names alone.
     with ntfs_3g(tmp_path / "built.img") as root:
         by_other = os.listdir(root + b"/" + encoded("folder \udce9"))  # noqa: PTH208
@@ -454,6 +481,7 @@ async def test_lone_surrogates_are_listed_and_found(tmp_path: Path) -> None:
 
 async def test_a_junction_a_wsl_symlink_and_a_dedup_tag_are_seen(tmp_path: Path) -> None:
     volume = Volume()
+    volume.folder("System32", volume.folder("Windows"))
     volume.folder("there")
     volume.file("junction", junction("\\??\\C:\\there"), entries=[], dos_attributes=A_REPARSE)
     volume.file("wsl", reparse(0xA000001D, b"\2\0\0\0there"), dos_attributes=A_REPARSE)
@@ -583,6 +611,45 @@ async def test_what_an_index_says_of_sizes_and_times_is_not_believed(tmp_path: P
         assert attributes.mtime_ns > 0
         assert stat.S_ISREG(attributes.mode)
         assert await found.content("file") == NOISE[:9000]
+
+
+def one_fixup_more(structure: bytearray) -> None:
+    (count,) = struct.unpack_from("<H", structure, 6)
+    struct.pack_into("<H", structure, 6, count + 1)
+
+
+async def test_more_fixups_than_strides(tmp_path: Path) -> None:
+    """Such there are, says libfsntfs' documentation of "The fix-up values"."""
+    volume = Volume()
+    volume.resident("file", b"content" * 40, damage=one_fixup_more)
+    folder = volume.folder("folder", leaf_entries=3)
+    expected: dict[bytes, bytes | None] = {b"file": b"content" * 40, b"folder": None}
+    for number in range(9):
+        volume.resident(f"f{number}", b"%d" % number, parent=folder)
+        expected[b"folder/f%d" % number] = b"%d" % number
+    folder.damaged_blocks = {0: one_fixup_more}
+    async with built(volume, tmp_path) as found:
+        assert await found.tree() == expected
+    assert_others_agree(tmp_path / "built.img", expected)
+
+
+@pytest.mark.parametrize("name", ["a/b", "nul\0l", ".", "..", "/"])
+async def test_a_name_that_cannot_be_leads_to_no_other_file(name: str, tmp_path: Path) -> None:
+    volume = Volume()
+    volume.resident(name, b"of a name that cannot be")
+    volume.resident("beside", b"beside")
+    async with built(volume, tmp_path) as found:
+        assert await found.fs.lookup(found.fs.root, b"..") == found.fs.root
+        for entry in (await found.entries()).values():
+            assert b"/" not in entry.name
+            assert b"\0" not in entry.name
+            assert entry.name not in (b".", b"..")
+            if entry.attributes is None:  # what the entry leads to must not be readable either
+                with pytest.raises(RestoreError):
+                    await found.fs.attributes(entry.inode)
+                with pytest.raises(DamagedError):
+                    await found.find(entry.name)
+        assert await found.content("beside") == b"beside"
 
 
 # Run lists
