@@ -31,7 +31,7 @@ READONLY, HIDDEN, SYSTEM, ARCHIVE, TEMPORARY, SPARSE = 0x1, 0x2, 0x4, 0x20, 0x10
 REPARSE, COMPRESSED, OFFLINE, NOT_INDEXED = 0x400, 0x800, 0x1000, 0x2000
 """File attributes (MS-FSCC 2.6)."""
 
-MOUNT_POINT, SYMLINK, APPEXECLINK = 0xA0000003, 0xA000000C, 0x8000001B
+MOUNT_POINT, SYMLINK, WSL_SYMLINK, APPEXECLINK = 0xA0000003, 0xA000000C, 0xA000001D, 0x8000001B
 """Reparse tags (MS-FSCC 2.1.2.1)."""
 
 
@@ -161,8 +161,12 @@ def set_times(path: bytes, created: int, modified: int, accessed: int) -> None:
 
 
 def set_reparse(path: bytes, tag: int, data: bytes) -> None:
-    """Make a reparse point (MS-FSCC 2.1.2.2: a tag, the data's length, the data)."""
-    os.setxattr(path, "system.ntfs_reparse_data", struct.pack("<IHH", tag, len(data), 0) + data)
+    """Make a reparse point (MS-FSCC 2.1.2.2 and 2.1.2.3: a tag, the data's length, the data).
+
+    Tags that are not Microsoft's have their owner's GUID in front of the data.
+    """
+    length = len(data) if tag & 0x80000000 else len(data) - 16
+    os.setxattr(path, "system.ntfs_reparse_data", struct.pack("<IHH", tag, length, 0) + data)
 
 
 def mount_point(target: str, shown: str) -> bytes:
@@ -419,36 +423,83 @@ def make_special(root: bytes) -> None:
     os.symlink(b"t" * 1000, base + b"/symlink-long")
 
 
-REPARSE_POINTS = {
-    # path below reparse/: is it a folder, tag, data, where it leads; None: shown as another thing
-    b"junction": (True, MOUNT_POINT, mount_point("\\??\\C:\\reparse\\deep\\er", "C:\\reparse\\deep\\er"), b"deep/er"),
-    b"deep/junction-up": (True, MOUNT_POINT, mount_point("\\??\\C:\\reparse", "C:\\reparse"), b"../../reparse"),
-    b"junction-to-root": (True, MOUNT_POINT, mount_point("\\??\\C:\\", "C:\\"), b".."),
-    b"symlink-to-folder": (True, SYMLINK, symlink("deep\\er", "deep\\er", True), b"deep/er"),
-    b"symlink-to-file": (False, SYMLINK, symlink("deep\\er\\file", "deep\\er\\file", True), b"deep/er/file"),
-    b"deep/symlink-up": (False, SYMLINK, symlink("..\\file", "..\\file", True), b"../file"),
-    b"symlink-dangling": (False, SYMLINK, symlink("no\\such\\gr\u00f6\u00dfe \U0001f642", "x", True), "no/such/gr\u00f6\u00dfe \U0001f642".encode()),
-    b"symlink-drive": (False, SYMLINK, symlink("\\??\\C:\\reparse\\file", "C:\\reparse\\file", False), b"../reparse/file"),
-    b"symlink-rooted": (False, SYMLINK, symlink("\\reparse\\file", "\\reparse\\file", True), b"../reparse/file"),
-    b"junction-volume": (True, MOUNT_POINT, mount_point("\\??\\Volume{12345678-1234-1234-1234-123456789abc}\\", ""), None),
-    b"symlink-unc": (False, SYMLINK, symlink("\\??\\UNC\\server\\share\\x", "\\\\server\\share\\x", False), None),
-    b"app-link": (False, APPEXECLINK, struct.pack("<I", 3) + "A\0B\0C\0".encode("utf-16-le"), None),
-}  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A reparse point that is a link. leads_to: a path of the image, None where it leads to
+    nothing that this volume can be sure to have; texts: then, the two texts that it is stored as."""
+
+    is_folder: bool
+    tag: int
+    data: bytes
+    leads_to: str | None
+    texts: tuple[str, str]
 
 
-def make_reparse_points(root: bytes) -> None:
+def junction(target: str, shown: str, leads_to: str | None = None) -> Link:
+    return Link(True, MOUNT_POINT, mount_point(target, shown), leads_to, (target, shown))
+
+
+def windows_symlink(target: str, relative: bool, leads_to: str | None = None) -> Link:
+    shown = target.removeprefix("\\??\\")
+    return Link(False, SYMLINK, symlink(target, shown, relative), leads_to, (target, shown))
+
+
+VOLUME = "\\??\\Volume{12345678-1234-1234-1234-123456789abc}"
+
+
+def links_of(drive: str, other: str) -> dict[str, Link]:
+    """Return links by their path below reparse/. drive: the volume's letter; other: another's."""
+    here, there = f"\\??\\{drive}:", f"\\??\\{other}:"
+    return {
+        "junction": junction(here + r"\reparse\deep\er", drive + r":\reparse\deep\er", "reparse/deep/er"),
+        "deep/junction-up": junction(here + "\\reparse", drive + ":\\reparse", "reparse"),
+        "deep/er/junction-case": junction(here + r"\REPARSE\Deep", "x", "reparse/deep"),
+        "junction-gone": junction(here + r"\no\such", drive + r":\no\such"),
+        "junction-elsewhere": junction(there + r"\reparse\deep", other + r":\reparse\deep"),
+        "junction-volume": junction(VOLUME + r"\reparse\deep", "", "reparse/deep"),
+        "junction-volume-root": junction(VOLUME + "\\", ""),
+        "folder-symlink": Link(True, SYMLINK, symlink(r"deep\er", "x", True), "reparse/deep/er", ("", "")),
+        "symlink": windows_symlink(r"deep\er\file", True, "reparse/deep/er/file"),
+        "deep/symlink-up": windows_symlink(r"..\file", True, "reparse/file"),
+        "symlink-dangling": windows_symlink("no\\such\\größe \U0001f642", True, "reparse/no/such/größe \U0001f642"),
+        "symlink-drive": windows_symlink(here + r"\reparse\file", False, "reparse/file"),
+        "deep/er/symlink-rooted": windows_symlink(r"\reparse\file", True, "reparse/file"),
+        "symlink-elsewhere": windows_symlink(there + r"\reparse\file", False),
+        "symlink-unc": windows_symlink(r"\??\UNC\server\share\x", False),
+    }  # fmt: skip
+
+
+def drives_of(cluster: int) -> tuple[str, str]:
+    """Return the letters for links_of() that fit an image: half of them are Windows' own."""
+    return ("C", "D") if cluster <= 4096 else ("D", "C")
+
+
+OTHER_POINTS = {
+    "app-link": (APPEXECLINK, struct.pack("<I", 3) + "A\0B\0C\0".encode("utf-16-le")),
+    "third-party": (0x00000099, bytes(range(16)) + b"of another make"),
+}
+"""Reparse points that are no links: path below reparse/, tag, data (with the owner's GUID)."""
+
+
+def make_reparse_points(root: bytes, cluster: int) -> None:
     """Junctions, Windows symlinks and others."""
+    drive, other = drives_of(cluster)
+    if drive == "C":
+        tree.folder(tree.folder(root, b"Windows"), b"System32")
     base = tree.folder(root, b"reparse")
     er = tree.folder(tree.folder(base, b"deep"), b"er")
     tree.write(base + b"/file", (0, b"led here"))
     tree.write(er + b"/file", (0, b"led there"))
-    for name, (is_folder, tag, data, _) in REPARSE_POINTS.items():
-        path = base + b"/" + name
-        if is_folder:
+    for name, link in links_of(drive, other).items():
+        path = base + b"/" + name.encode()
+        if link.is_folder:
             os.mkdir(path)
         else:
             tree.write(path)
-        set_reparse(path, tag, data)
+        set_reparse(path, link.tag, link.data)
+    for name, (tag, data) in OTHER_POINTS.items():
+        tree.write(base + b"/" + name.encode())
+        set_reparse(base + b"/" + name.encode(), tag, data)
 
 
 TICK = 10_000_000
@@ -489,7 +540,8 @@ def make_metadata(root: bytes) -> None:
     base = tree.folder(root, b"metadata")
     for flags in (0, READONLY, HIDDEN, SYSTEM, ARCHIVE, TEMPORARY, OFFLINE, NOT_INDEXED, 0x3127):
         path = b"%s/flags-%04x" % (base, flags)
-        tree.write(path, (0, b"x"))
+        # Not empty: Interix, and ntfs-3g after it, take system files of 0 and 1 bytes for fifos.
+        tree.write(path, (0, b"flags"))
         set_flags(path, flags)
     set_flags(tree.folder(base, b"hidden-folder"), HIDDEN | SYSTEM)
     for entries in (0, 1, 3, 20, 500):
@@ -514,7 +566,7 @@ def make_common(root: bytes, cluster: int, entries: int = 400) -> None:
     make_links(root)
     make_streams(root)
     make_special(root)
-    make_reparse_points(root)
+    make_reparse_points(root, cluster)
     make_times(root)
     make_metadata(root)
     make_compressed(root, cluster)
@@ -623,7 +675,7 @@ def ntfs_empty(image: Path) -> None:
 
 @recipe(1024)
 def ntfs_fragmented(image: Path) -> None:
-    """A file and a stream in as many runs as the free space has."""
+    """A file in as many runs as the free space has."""
     mkntfs(image, 32 * MIB, 1024)
     with writable(image) as root:
         filling = tree.folder(root, b"filling")
@@ -635,7 +687,6 @@ def ntfs_fragmented(image: Path) -> None:
         for number in range(0, count, 2):
             os.unlink(b"%s/%d" % (filling, number))
         write_slowly(root + b"/fragmented", tree.content("fragmented", 2_500_000))
-        os.setxattr(root + b"/filling/1", "user.fragmented", tree.content("stream", 60_000))
 
 
 def write_slowly(path: bytes, data: bytes) -> None:
@@ -726,5 +777,4 @@ def ntfs_small(image: Path) -> None:
         tree.write(root + b"/symlink")
         set_reparse(root + b"/symlink", SYMLINK, symlink("folder\\x", "folder\\x", True))
         os.mkdir(root + b"/junction")
-        junction = mount_point("\\??\\C:\\folder", "C:\\folder")
-        set_reparse(root + b"/junction", MOUNT_POINT, junction)
+        set_reparse(root + b"/junction", MOUNT_POINT, mount_point("\\??\\D:\\folder", "D:\\folder"))

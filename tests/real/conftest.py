@@ -4,6 +4,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.contracts.catalog")
 
+from tests.images.ntfs import ntfs_images  # noqa: E402
 from tests.mariadb import mariadb  # noqa: E402
 
-__all__ = ["mariadb"]
+__all__ = ["mariadb", "ntfs_images"]
