@@ -50,8 +50,9 @@ TIMES_NS = {
     "odd": 1_000_000_001 * SECOND,
     "leap": 1_582_934_398 * SECOND,
     "2038": 2_147_483_648 * SECOND,
-    "2100": 4_107_542_398 * SECOND,  # from the next day on, exfat-fuse is one day ahead: no leap year
+    "2100": 4_107_542_398 * SECOND,
 }
+"""Not later: 2100 is a leap year to exfat-fuse."""
 
 
 @dataclass(frozen=True, slots=True)

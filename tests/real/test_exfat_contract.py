@@ -2,7 +2,6 @@
 
 import datetime
 import struct
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -24,9 +23,7 @@ class TestExfatContract(GuestFilesystemContract):
     reader = ExfatFilesystem
 
     @pytest.fixture(params=["exfat_512", "exfat_4k"])
-    async def known(
-        self, request: pytest.FixtureRequest, exfat_images: Images
-    ) -> AsyncIterator[Known]:
+    async def known(self, request: pytest.FixtureRequest, exfat_images: Images) -> Known:
         path = exfat_images(request.param)
         with mounted(path) as root:
             content = (root / "sizes/300000").read_bytes()
@@ -51,7 +48,7 @@ class TestExfatContract(GuestFilesystemContract):
         )
         assert zone == 0x80
         device = WatchedDevice(MemoryDevice(bytes(image.data)))
-        yield Known(
+        return Known(
             fs=await ExfatFilesystem.open(device),
             device=device,
             file=b"sizes/300000",
