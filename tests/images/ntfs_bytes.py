@@ -843,8 +843,9 @@ def attribute_definitions() -> bytes:
 
 
 def reparse(tag: int, data: bytes) -> Attribute:
-    """Encode a reparse point (MS-FSCC 2.1.2.2)."""
-    return Attribute(REPARSE_POINT, value=struct.pack("<IHH", tag, len(data), 0) + data)
+    """Encode a reparse point: of Microsoft's (MS-FSCC 2.1.2.2), or with a GUID (2.1.2.3)."""
+    guid = b"" if tag >> 31 else bytes(range(1, 17))
+    return Attribute(REPARSE_POINT, value=struct.pack("<IHH", tag, len(data), 0) + guid + data)
 
 
 def symlink(target: str, shown: str | None = None, *, relative: bool = False) -> Attribute:
@@ -892,16 +893,24 @@ def lznt1(data: bytes) -> bytes:
     return b"".join(lznt1_chunk(data[at : at + 4096]) for at in range(0, len(data), 4096))
 
 
-def compressed(volume: Volume, data: bytes, unit: int = 4, *, padded_end: bool = True) -> Attribute:
+def compressed(
+    volume: Volume,
+    data: bytes,
+    unit: int = 4,
+    *,
+    padded_end: bool = True,
+    short_chunk: bool = False,
+) -> Attribute:
     """Return a $DATA of LZNT1 units of 2**unit clusters, each stored plainly where it does not
     become smaller, and left out where it is zeros. padded_end: the run list ends with the last
-    unit's hole, as Windows writes it; else with its data."""
+    unit's hole, as Windows writes it; else with its data. short_chunk: the last chunk ends where
+    the data does; else it is filled up with zeros, as ntfs-3g demands of one that is stored."""
     runs: list[Run] = []
     clusters = 1 << unit
     length = clusters * volume.cluster
     for at in range(0, len(data), length):
         plain = data[at : at + length]
-        packed = lznt1(plain)
+        packed = lznt1(plain if short_chunk else padded(plain, min(4096, length)))
         if not plain.strip(b"\0"):
             runs.append((None, clusters))
         elif volume.clusters_of(len(packed)) < clusters:

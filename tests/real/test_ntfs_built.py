@@ -7,6 +7,7 @@ and other readers see it too, where they can.
 import os
 import random
 import stat
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -14,11 +15,13 @@ import pytest
 from restorefs.errors import NotFoundError, RestoreError, UnsupportedError
 from restorefs.guestfs.base import GuestOptions
 from tests.images.ntfs_bytes import (
+    A_COMPRESSED,
     A_ENCRYPTED,
     A_OFFLINE,
     A_RECALL_ON_DATA,
     A_REPARSE,
     A_SPARSE,
+    COMPRESSED,
     DATA,
     DOS,
     ENCRYPTED,
@@ -31,6 +34,7 @@ from tests.images.ntfs_bytes import (
     Attribute,
     Run,
     Volume,
+    compressed,
     extended_attributes,
     junction,
     reparse,
@@ -332,6 +336,101 @@ async def test_a_security_descriptor_of_a_files_own(tmp_path: Path) -> None:
         assert xattrs[b"system.ntfs_acl"] == descriptor
     with ntfs_3g(tmp_path / "built.img") as root:
         assert os.getxattr(root + b"/file", "system.ntfs_acl") == descriptor
+
+
+# Everything at once
+
+
+def split(
+    volume: Volume, attribute: Attribute, numbers: random.Random, first: int
+) -> list[Attribute]:
+    """Cut an attribute's runs, also within a run, and spread them over extension records."""
+    runs = [
+        (None if at is None else at + part, 1)
+        for at, count in attribute.runs
+        for part in range(count)
+    ]
+    cuts = sorted(numbers.sample(range(1, len(runs)), min(numbers.randrange(4), len(runs) - 1)))
+    parts = []
+    for start, end in zip([0, *cuts], [*cuts, len(runs)], strict=True):
+        joined: list[Run] = []
+        for at, count in runs[start:end]:
+            before, length = joined[-1] if joined else (0, 0)
+            if joined and (
+                at is before is None or (None not in (at, before) and at == before + length)
+            ):
+                joined[-1] = (before, length + count)
+            else:
+                joined.append((at, count))
+        parts.append(
+            replace(
+                attribute,
+                runs=joined,
+                lowest=start,
+                record=first + len(parts) if parts or numbers.random() < 0.5 else 0,
+            )
+        )
+    parts[0].allocated = len(runs) * volume.cluster
+    return parts
+
+
+def any_content(volume: Volume, numbers: random.Random) -> tuple[Attribute, bytes]:
+    """Return a non-resident $DATA of any kind, and what is to be read of it."""
+    content = b"".join(
+        numbers.choice((bytes(size), bytes([size % 251]) * size, NUMBERS.randbytes(size)))
+        for size in (numbers.choice((1, 700, 4096, 20_000, 65_536)) for _ in range(7))
+    )
+    kind = numbers.choice(("plain", "sparse", "compressed"))
+    cluster = volume.cluster
+    if kind == "compressed" and cluster <= 4096:
+        attribute = compressed(volume, content)
+    elif kind == "sparse":
+        runs: list[Run] = []
+        for at in range(0, len(content), 2 * cluster):
+            piece = content[at : at + 2 * cluster]
+            count = volume.clusters_of(len(piece))
+            runs += volume.store(piece) if piece.strip(b"\0") else [(None, count)]
+        attribute = Attribute(DATA, runs=runs, size=len(content), flags=SPARSE)
+    else:
+        runs = volume.store(content, numbers.randrange(1, 9))
+        attribute = Attribute(DATA, runs=runs, size=len(content))
+    if numbers.random() < 0.4:
+        attribute.valid = numbers.randrange(len(content))
+        content = content[: attribute.valid].ljust(len(content), b"\0")
+    return attribute, content
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_any_volume(seed: int, tmp_path: Path) -> None:
+    numbers = random.Random(seed)
+    cluster = (512, 1024, 4096, 65_536, 2048, 4096)[seed]
+    volume = Volume(cluster=cluster, mft_runs=[32 * 1024 // cluster or 1, 7])  # records are split
+    expected: dict[bytes, bytes | None] = {}
+    streams = {}
+    for number in range(25):
+        name = f"file {number}"
+        attribute, content = any_content(volume, numbers)
+        parts = split(volume, attribute, numbers, 1)
+        stream, value = any_content(volume, numbers)
+        stream.name = "stream"
+        parts += split(volume, stream, numbers, max(part.record for part in parts) + 1)
+        dos = A_COMPRESSED if attribute.flags & COMPRESSED else A_SPARSE
+        volume.file(name, *parts, list_outside=numbers.random() < 0.5, dos_attributes=dos)
+        expected[name.encode()] = content
+        streams[name] = value
+    async with built(volume, tmp_path) as found:
+        assert await found.tree() == expected
+        for name, value in streams.items():
+            assert await found.content(f"{name}:stream") == value
+        for name, content in [
+            (name.decode(), content or b"") for name, content in expected.items()
+        ]:
+            inode = await found.find(name)
+            for _ in range(20):
+                start = numbers.randrange(len(content))
+                part = content[start : start + numbers.randrange(1, 30_000)]
+                assert await found.content_of(inode, start, len(part)) == part
+    assert_others_agree(tmp_path / "built.img", expected, libfsntfs=False)
 
 
 # Names
