@@ -253,6 +253,16 @@ def fill_few(root: Path, cluster: int) -> None:
                 file.write(content((name, number), cluster - number))
 
 
+def fill_contiguous(root: Path, cluster: int) -> None:
+    """Folders and files of several clusters, each written when nothing else is."""
+    for name in ("first", "second", "third"):
+        (root / name).mkdir()
+        for number in range(200):
+            (root / name / f"an empty file, number {number}").touch()
+    for name in ("first", "second", "third"):
+        (root / f"{name} large").write_bytes(content(name, 7 * cluster + 3))
+
+
 def fill_many(root: Path, cluster: int) -> None:
     many = root / "many"
     many.mkdir()
@@ -268,6 +278,7 @@ RECIPES = {
     "exfat_32m": Recipe(32 * MIB, 1024 * MIB, fill_few, label="größe 語"),
     "exfat_sectors_of_4k": Recipe(4 * KIB, 48 * MIB, fill_tree, sector=4096),
     "exfat_small": Recipe(512, 2 * MIB, fill_small, boundary=64 * KIB),
+    "exfat_contiguous": Recipe(512, 8 * MIB, fill_contiguous, boundary=64 * KIB),
     "exfat_many": Recipe(4 * KIB, 64 * MIB, fill_many),
 }
 

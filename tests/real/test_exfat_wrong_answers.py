@@ -46,9 +46,10 @@ async def test_contiguous_folders_and_files(
     folder: bool, garbage: str, exfat_images: Images
 ) -> None:
     """What the FAT says of their clusters means nothing."""
-    image = changed(exfat_images)
+    name = "exfat_contiguous"
+    image = changed(exfat_images, name)
     sets = contiguous_sets(image, folder)
-    assert len(sets) > 3
+    assert len(sets) >= 3
     chance = random.Random(1)
     for at in sets:
         first = number(image, at + FIRST_CLUSTER, 4)
@@ -57,7 +58,7 @@ async def test_contiguous_folders_and_files(
             random_value = chance.randrange(2, image.clusters)
             image.set_fat_entry(cluster, values.get(garbage, random_value))
     fs, device = await open_changed(image)
-    expected = expected_tree(exfat_images("exfat_512"))
+    expected = expected_tree(exfat_images(name))
     assert_same_tree(expected, await manifest_of_guest(fs, device), ignore=IGNORED)
 
 

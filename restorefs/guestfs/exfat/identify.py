@@ -85,7 +85,7 @@ async def find_boot(reader: PieceReader) -> FoundBoot | None:
         ):
             return FoundBoot(boot, damage)
     if signed and _is_sane(region):
-        raise DamagedError(f"{damage}, and so has its backup")
+        raise DamagedError(f"{damage}, and the backup of it cannot be used")
     return None
 
 
