@@ -204,8 +204,10 @@ class File:
     Of a folder: index_size: of its index blocks, by default the volume's. index_pieces: the runs
     of its $INDEX_ALLOCATION, and index_records: the extension records that they are spread over.
     leaf_entries: at most so many in a leaf. stale_blocks: what index blocks hold that the bitmap
-    calls free. stale_behind: what lies behind the end marker of each live one. damaged_blocks:
-    changes a block on disk. block_offsets: where the blocks are, once the volume is written.
+    calls free; in_use: that it calls used, though the tree does not lead there. freed_blocks: live
+    ones that it calls free. stale_behind: what lies behind the end marker of each live one.
+    damaged_blocks: changes a block on disk. block_offsets: where the blocks are, once the volume
+    is written.
     """
 
     number: int
@@ -229,6 +231,8 @@ class File:
     index_name: str = "$I30"
     stale_blocks: list[list[tuple[bytes, int]]] = field(default_factory=list)
     stale_behind: list[tuple[bytes, int]] = field(default_factory=list)
+    in_use: bool = False
+    freed_blocks: tuple[int, ...] = ()
     damaged_blocks: dict[int, Callable[[bytearray], None]] = field(default_factory=dict)
     leaf_entries: int = 1 << 30
     index_size: int = 0
@@ -471,7 +475,9 @@ class Volume:
                 block = bytearray(blocks[number])
                 damage(block)
                 self.put_at(folder.block_offsets[number], bytes(block))
-            bits = ((1 << live) - 1).to_bytes(-(-len(blocks) // 64) * 8, "little")
+            used = (1 << (len(blocks) if folder.in_use else live)) - 1
+            used &= ~sum(1 << number for number in folder.freed_blocks)
+            bits = used.to_bytes(-(-len(blocks) // 64) * 8, "little")
             share = -(-len(runs) // max(folder.index_records, 1))
             lowest = 0
             for at in range(0, len(runs), share):

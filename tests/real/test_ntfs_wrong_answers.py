@@ -110,6 +110,27 @@ async def test_stale_entries_behind_the_end_marker(tmp_path: Path) -> None:
     assert_others_agree(tmp_path / "built.img", expected)
 
 
+@pytest.mark.parametrize("leaf_entries", [2, 1 << 30], ids=["blocks", "root"])
+async def test_stale_index_blocks_that_the_tree_does_not_lead_to(
+    leaf_entries: int, tmp_path: Path
+) -> None:
+    """The bitmap calls them used, as on a volume whose journal was not replayed. Windows goes by
+    the tree, and so does libfsntfs; ntfs-3g lists them."""
+    volume = Volume()
+    folder = volume.folder("folder", leaf_entries=leaf_entries, in_use=True)
+    old = old_entries(volume, folder, 154)
+    folder.stale_blocks = [old[at : at + 22] for at in range(0, 154, 22)]
+    expected: dict[bytes, bytes | None] = {b"folder": None}
+    for number in range(5):
+        volume.resident(f"f{number}", b"%d" % number, parent=folder)
+        expected[b"folder/f%d" % number] = b"%d" % number
+    async with built(volume, tmp_path) as found:
+        names = await found.names("folder")
+        assert names == {b"f0", b"f1", b"f2", b"f3", b"f4"}
+        assert await found.tree() == expected
+    assert_others_agree(tmp_path / "built.img", expected, ntfs3g=False)
+
+
 # Bytes past ValidDataLength returned as stale disk content
 
 
@@ -851,6 +872,31 @@ async def test_a_damaged_index_block(damage: Callable[[bytearray], None], tmp_pa
         assert await found.content("folder/file 45") == b"45"
         for name in ("file 24", "file 240"):
             with pytest.raises(DamagedError):
+                await found.find(f"folder/{name}")
+
+
+@pytest.mark.parametrize("freed", [(0,), (2,), (4,), (5,), (0, 1, 2, 3, 4, 5)])
+async def test_a_bitmap_that_calls_a_block_of_the_tree_free(
+    freed: tuple[int, ...], tmp_path: Path
+) -> None:
+    """The tree leads to it, so names would be missing: that must be said."""
+    volume = Volume()
+    folder = volume.folder("folder", leaf_entries=9)
+    names = {
+        f"file {number:02d}, whose name is so long that the root gets full" for number in range(49)
+    }
+    for name in names:
+        volume.resident(name, b"", parent=folder)
+    folder.freed_blocks = freed
+    async with built(volume, tmp_path) as found:
+        assert len(folder.block_offsets) == 6
+        listed: list[bytes] = []
+        with suppress(DamagedError):
+            await collect(found, "folder", listed)
+            assert {name.encode() for name in names} == set(listed)
+        assert {name.decode() for name in listed} <= names
+        for name in names:
+            with suppress(DamagedError):
                 await found.find(f"folder/{name}")
 
 
