@@ -50,7 +50,7 @@ def sequential(root: Path, image: Image) -> float:
 
 def compressed(root: Path, image: Image) -> float:
     """The same for the compressed file, in MiB of content."""
-    return _read_whole(root / "compressed", image.shape.compressed_mib)
+    return _read_whole(root / "compressed" / "log", image.shape.compressed_mib)
 
 
 def _read_whole(path: Path, mib: int) -> float:

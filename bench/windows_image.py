@@ -3,8 +3,8 @@
 Owns what is on it: an NTFS file system on the whole disk, as mkntfs makes it and ntfs-3g writes it,
 holding what the Linux server's image holds, and
 
-    compressed   one file that NTFS stores compressed
-    crowd/       a folder of very many files
+    compressed/log   one file that NTFS stores compressed
+    crowd/           a folder of very many files
 
 Making it needs root, for ntfs-3g.
 """
@@ -20,7 +20,7 @@ from bench.processes import BenchError, run, unmount
 
 FULL = Shape(tree_files=42_000, small_files=8_000, big_mib=1024, compressed_mib=256, crowd=100_000)
 QUICK = Shape(tree_files=4_000, small_files=800, big_mib=128, compressed_mib=32, crowd=10_000)
-_COMPRESSED = b"\x00\x00\x08\x00"  # FILE_ATTRIBUTE_COMPRESSED, big-endian as ntfs-3g takes it
+_COMPRESSED = b"\x00\x00\x08\x10"  # a compressed folder, big-endian as ntfs-3g takes it
 
 
 def generated(folder: Path, shape: Shape, say: Callable[[str], None]) -> Image:
@@ -49,7 +49,7 @@ def _generate(home: Path, shape: Shape, say: Callable[[str], None]) -> Facts:
             (mountpoint / "crowd" / f"file number {number:06}.txt").touch()
         say("generating the Windows image, once: a big file and a compressed one")
         make_big(mountpoint / "big", shape.big_mib, chance)
-        _make_compressed(mountpoint / "compressed", shape.compressed_mib, chance)
+        _make_compressed(mountpoint / "compressed" / "log", shape.compressed_mib, chance)
         entries = sum(1 for _ in mountpoint.rglob("*")) + 1
     finally:
         unmount(mountpoint)
@@ -63,10 +63,10 @@ def _make_compressed(path: Path, mib: int, chance: random.Random) -> None:
     """Lines of a log: compressible, and not all the same."""
     words = [
         bytes(chance.choices(b"abcdefghijklmnopqrstuvwxyz", k=chance.randint(3, 9)))
-        for _ in range(2_000)
+        for _ in range(150)
     ]
-    path.touch()
-    os.setxattr(path, "system.ntfs_attrib_be", _COMPRESSED)
+    path.parent.mkdir()
+    os.setxattr(path.parent, "system.ntfs_attrib_be", _COMPRESSED)  # for what is made in it
     with open(path, "wb") as file:
         for _ in range(mib):
             text = b" ".join(chance.choices(words, k=MIB // 4))
