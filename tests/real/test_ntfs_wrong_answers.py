@@ -31,6 +31,7 @@ from tests.images.ntfs_bytes import (
     Run,
     Volume,
     compressed,
+    extended_attributes,
     junction,
     lznt1,
     mapping_pairs,
@@ -636,6 +637,27 @@ async def test_what_an_index_says_of_sizes_and_times_is_not_believed(tmp_path: P
         assert attributes.mtime_ns > 0
         assert stat.S_ISREG(attributes.mode)
         assert await found.content("file") == NOISE[:9000]
+
+
+@pytest.mark.parametrize(
+    "device", [(0xFFFFFFFF, 0xFFFFFFFF), (1 << 31, 0), (0, 1 << 31), (1 << 12, 1 << 20), (1, 3)]
+)
+async def test_device_numbers_that_linux_does_not_have(
+    device: tuple[int, int], tmp_path: Path
+) -> None:
+    """The kernel has 12 bits for the first and 20 for the second."""
+    volume = Volume()
+    eas = extended_attributes({b"$LXDEV": struct.pack("<II", *device)})
+    volume.file("device", reparse(0x80000025, b""), *eas, dos_attributes=A_REPARSE)
+    volume.resident("beside", b"beside")
+    async with built(volume, tmp_path) as found:
+        entries = await found.entries()
+        assert set(entries) == {b"device", b"beside"}
+        attributes = entries[b"device"].attributes
+        if attributes is not None:
+            assert stat.S_ISCHR(attributes.mode)
+            assert attributes.rdev < 1 << 32
+            assert (os.major(attributes.rdev), os.minor(attributes.rdev)) in (device, (0, 0))
 
 
 def one_fixup_more(structure: bytearray) -> None:
