@@ -131,6 +131,11 @@ class Folders:
 
     async def find(self, folder: File, name: bytes) -> int:
         """Return the reference of a name. Raises NotFoundError, DamagedError."""
+        return (await self.find_entry(folder, name))[0]
+
+    async def find_entry(self, folder: File, name: bytes) -> tuple[int, bytes]:
+        """Return the reference of a name, and the name as it is stored (UTF-16LE). Raises
+        NotFoundError, DamagedError."""
         index = await self._index(folder)
         wanted = stored(name)
         upcase, damage = await self._upcase_or_damage()
@@ -154,12 +159,12 @@ class Folders:
         if matches is None or (not matches and REPLACEMENT in name):
             matches, block_damage = await self._scan(index, wanted, name, upcase)
             damage = block_damage or damage
-        reference = _choose(matches, wanted)
-        if reference is None:
+        chosen = _choose(matches, wanted)
+        if chosen is None:
             if damage is not None:
                 raise damage
             raise NotFoundError(f"folder {folder.number} has no such name")
-        return reference
+        return chosen[2], chosen[0]
 
     async def _scan(
         self, index: Index, wanted: bytes, name: bytes, upcase: Upcase | None
@@ -231,15 +236,15 @@ _LAST_SYSTEM_FILE = 15
 """The last of the system's own files."""
 
 
-def _choose(matches: Sequence[NameRecord], wanted: bytes) -> int | None:
-    """Return the reference that is meant among names that are equal but for case: the exact one,
-    or the only one."""
+def _choose(matches: Sequence[NameRecord], wanted: bytes) -> NameRecord | None:
+    """Return what is meant among names that are equal but for case: the exact one, or the only
+    one."""
     exact = [record for record in matches if record[0] == wanted]
     for group in (exact, [] if exact else matches):
         for dos in (False, True):
-            references = {record[2] for record in group if (record[1] == DOS) == dos}
-            if len(references) == 1:
-                return references.pop()
-            if references:
+            found = {record[2]: record for record in group if (record[1] == DOS) == dos}
+            if len(found) == 1:
+                return found.popitem()[1]
+            if found:
                 return None
     return None

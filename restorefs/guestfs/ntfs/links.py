@@ -16,7 +16,16 @@ from restorefs.errors import DamagedError, NotFoundError
 from restorefs.guestfs.lru import Lru
 from restorefs.guestfs.ntfs.files import File, FileTable
 from restorefs.guestfs.ntfs.folder import Folders
-from restorefs.guestfs.ntfs.layout import RECORD_MASK, REPARSE_POINT, ROOT, RecordNumber
+from restorefs.guestfs.ntfs.layout import (
+    DOS,
+    FILE_NAME,
+    RECORD_MASK,
+    REPARSE_POINT,
+    ROOT,
+    WIN32,
+    RecordNumber,
+    decode_file_name,
+)
 from restorefs.guestfs.ntfs.names import shown
 from restorefs.guestfs.ntfs.reparse import (
     WSL_SYMLINK,
@@ -87,30 +96,33 @@ class Links:
                     return None
             elif not parts:
                 return None  # the root of some volume
-            return parts if await self._exists(parts) else None
+            return await self._walk(parts)
         except DamagedError:
             return None
 
     async def _is_system_volume(self) -> bool:
         if self._has_windows is None:
-            self._has_windows = await self._exists([b"Windows", b"System32"])
+            self._has_windows = await self._walk([b"Windows", b"System32"]) is not None
         return self._has_windows
 
-    async def _exists(self, parts: list[bytes]) -> bool:
-        """Tell whether a path leads to something. Where it goes through another link, what is
-        behind that is taken for granted."""
+    async def _walk(self, parts: list[bytes]) -> list[bytes] | None:
+        """Return the names that a path from the root leads through, as the folders have them, or
+        None where it leads to nothing. What is behind another link is taken for granted."""
         file = await self._files.file(ROOT)
+        walked: list[bytes] = []
         for part in parts:
             if file.pieces(REPARSE_POINT):
-                return True
+                return walked + parts[len(walked) :]
             if not file.is_folder:
-                return False
+                return None
+            folder = file
             try:
-                reference = await self._folders.find(file, part)
+                reference, name = await self._folders.find_entry(folder, part)
                 file = await self._files.file(reference & RECORD_MASK, reference >> 48)
             except NotFoundError:
-                return False
-        return True
+                return None
+            walked.append(shown(long_name(file, folder.number, name)))
+        return walked
 
     async def _depth(self, file: File) -> int | None:
         """Return how many folders there are between the root and a link, None where its way up
@@ -123,3 +135,12 @@ class Links:
             if file.number == ROOT:
                 return depth
         return None
+
+
+def long_name(file: File, folder: RecordNumber, name: bytes) -> bytes:
+    """Return the listed name of a file for one that is not, if it has one in that folder."""
+    names = [decode_file_name(a.body) for a in file.attributes if a.kind == FILE_NAME]
+    here = [other for other in names if other.parent & RECORD_MASK == folder]
+    if any(other.name == name and other.namespace != DOS for other in here):
+        return name
+    return next((other.name for other in here if other.namespace == WIN32), name)
