@@ -5,8 +5,6 @@ is made by name, from what ntfs-3g itself says elsewhere or from what the recipe
 comparison is tests/manifest.py's. Concurrency: none.
 """
 
-# ruff: noqa: PTH116 - paths here are bytes, which pathlib does not take
-
 import errno
 import hashlib
 import os
