@@ -201,13 +201,13 @@ class File:
     is not resident, and has list_pieces runs. patch: changes the record's bytes before the fixups;
     damage: after them.
 
-    Of a folder: index_size: of its index blocks, by default the volume's. index_pieces: the runs
-    of its $INDEX_ALLOCATION, and index_records: the extension records that they are spread over.
-    leaf_entries: at most so many in a leaf. stale_blocks: what index blocks hold that the bitmap
-    calls free; in_use: that it calls used, though the tree does not lead there. freed_blocks: live
-    ones that it calls free. stale_behind: what lies behind the end marker of each live one.
-    damaged_blocks: changes a block on disk. block_offsets: where the blocks are, once the volume
-    is written.
+    Of a folder: index_size: of its index blocks, by default the volume's. index_flags: of its
+    $INDEX_ROOT. index_pieces: the runs of its $INDEX_ALLOCATION, and index_records: the extension
+    records that they are spread over. leaf_entries: at most so many in a leaf. stale_blocks: what
+    index blocks hold that the bitmap calls free; in_use: that it calls used, though the tree does
+    not lead there. freed_blocks: live ones that it calls free. stale_behind: what lies behind the
+    end marker of each live one. damaged_blocks: changes a block on disk. block_offsets: where the
+    blocks are, once the volume is written.
     """
 
     number: int
@@ -236,6 +236,7 @@ class File:
     damaged_blocks: dict[int, Callable[[bytearray], None]] = field(default_factory=dict)
     leaf_entries: int = 1 << 30
     index_size: int = 0
+    index_flags: int = 0
     index_pieces: int = 1
     index_records: int = 0
     name_record: Callable[[int], int] | None = None
@@ -464,7 +465,9 @@ class Volume:
         content = node(entries, end)
         header = struct.pack("<4I", 16, 16 + len(content), 16 + len(content), end is not None)
         root = struct.pack("<4I", FILE_NAME, 1, size, step) + header + content
-        folder.attributes.append(Attribute(INDEX_ROOT, folder.index_name, root))
+        folder.attributes.append(
+            Attribute(INDEX_ROOT, folder.index_name, root, flags=folder.index_flags)
+        )
         if blocks:
             data = b"".join(blocks)
             runs = self.store(data, folder.index_pieces)

@@ -274,6 +274,25 @@ async def test_index_blocks_of_another_size_than_the_volumes(tmp_path: Path) -> 
     assert_others_agree(tmp_path / "built.img", expected, libfsntfs=False)
 
 
+@pytest.mark.parametrize("flags", [COMPRESSED, ENCRYPTED])
+async def test_a_folder_whose_files_are_to_be_compressed_or_encrypted(
+    flags: int, tmp_path: Path
+) -> None:
+    """The flag is for what will be made in it: the index itself is neither."""
+    volume = Volume()
+    for name, count in (("small", 3), ("large", 100)):
+        folder = volume.folder(name, index_flags=flags)
+        folder.dos_attributes = A_COMPRESSED if flags == COMPRESSED else A_ENCRYPTED
+        for number in range(count):
+            volume.resident(f"file {number}", b"%d" % number, parent=folder)
+    async with built(volume, tmp_path) as found:
+        for name, count in (("small", 3), ("large", 100)):
+            assert await found.names(name) == {b"file %d" % number for number in range(count)}
+            assert await found.content(f"{name}/file 2") == b"2"
+    with ntfs_3g(tmp_path / "built.img") as root:
+        assert len(os.listdir(root + b"/large")) == 100  # noqa: PTH208
+
+
 async def test_a_hole_of_16_tib(tmp_path: Path) -> None:
     volume = Volume()
     size = 1 << 44

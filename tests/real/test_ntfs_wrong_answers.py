@@ -431,6 +431,29 @@ async def test_wof_chunks_that_are_all_stored(method: str, tmp_path: Path) -> No
         assert await found.content("file") == content
 
 
+async def test_a_wof_file_over_4_gib(tmp_path: Path) -> None:
+    """Its table has 64-bit entries."""
+    two = wof_compressed(bytes(65_536), "LZX")
+    (first,) = struct.unpack_from("<I", two)
+    zeros, count = two[4 + first :], 1 << 17
+    table = struct.pack(f"<{count}Q", *(len(zeros) * number for number in range(1, count + 1)))
+    volume = Volume()
+    size = (4 << 30) + 5
+    stored = volume.store(table + zeros * count + b"tail!")
+    volume.file(
+        "file",
+        Attribute(DATA, runs=[(None, size // 4096 + 1)], size=size, valid=0, flags=SPARSE),
+        Attribute(DATA, "WofCompressedData", runs=stored, size=8 * count + len(zeros) * count + 5),
+        reparse(0x80000017, struct.pack("<4I", 1, 2, 1, 1)),
+        dos_attributes=A_REPARSE | A_SPARSE,
+    )
+    async with built(volume, tmp_path) as found:
+        inode = await found.find("file")
+        assert (await found.fs.attributes(inode)).size == size
+        assert await found.content_of(inode, size - 8, 8) == bytes(3) + b"tail!"
+        assert await found.content_of(inode, 1 << 31, 100_000) == bytes(100_000)
+
+
 async def test_wof_that_is_not_understood_is_said_so(tmp_path: Path) -> None:
     volume = Volume()
     data = Attribute(DATA, runs=[(None, 3)], size=10_000, valid=0, flags=SPARSE)
