@@ -3,7 +3,7 @@
 import pytest
 
 from restorefs.guestfs.fat.reader import FatFilesystem
-from tests.contracts.mutation import assert_survives, mutate, used_lines
+from tests.contracts.mutation import LINE, assert_survives, mutate, used_lines
 from tests.images.fat import Images
 
 ROUNDS = 6
@@ -14,7 +14,8 @@ MUTANTS = 40
 @pytest.mark.parametrize("name", ["fat12_small", "fat16_small", "fat32_small"])
 async def test_a_damaged_image(name: str, round_: int, fat_images: Images) -> None:
     image = fat_images(name).read_bytes()
-    lines = used_lines(image)
+    # The files' content has no zeros, and damage there is none to a reader.
+    lines = [at for at in used_lines(image) if 0 in image[at : at + LINE]]
     sound = await assert_survives(FatFilesystem, image, f"{name} undamaged")
     assert sound > 100
     outcomes = set()
