@@ -49,6 +49,11 @@ class FileTable:
         self._chains = chains
         self._kept: Lru[Inode, FileSet] = Lru(_KEPT_FILES)
 
+    @property
+    def inode_bits(self) -> int:
+        """How many bits the largest inode has."""
+        return inode_at(self._boot.heap_end).bit_length()
+
     async def file(self, inode: Inode) -> FileSet:
         """Return the set of an inode; its offsets mean nothing.
 

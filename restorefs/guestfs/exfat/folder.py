@@ -25,7 +25,7 @@ LARGEST_FOLDER: ByteLength = 256 << 20
 """7.6.7."""
 
 FIRST_WINDOW: ByteLength = 16 << 10
-WINDOW: ByteLength = 256 << 10
+WINDOW: ByteLength = 64 << 10
 
 Found: TypeAlias = tuple[Inode, FileSet]
 

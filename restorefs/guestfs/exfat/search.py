@@ -26,6 +26,7 @@ from restorefs.guestfs.lru import Lru
 
 _LONGEST_NAME = 3 * 255
 _KEPT_NAMES = 1 << 20
+_SORTED_IN_THE_LOOP = 10_000
 _KEPT_PARENTS = 1 << 16
 _MOST_FOLDERS = 1 << 20
 
@@ -34,19 +35,25 @@ OpenFolder = Callable[[Inode], Awaitable[Folder]]
 
 @dataclass(frozen=True, slots=True)
 class _Index:
-    """A folder's inodes in the order of their upcased names' hashes."""
+    """A folder's inodes in the order of their up-cased names' hashes.
 
-    hashes: "array[int]"
-    inodes: "array[int]"
+    keys: some bits of a hash, and behind them the `inode_bits` of the inode. error: why the
+    folder may have more.
+    """
+
+    keys: "array[int]"
+    inode_bits: int
     error: RestoreError | None
 
-    def candidates(self, hash_: int) -> list[Inode]:
-        index = bisect_left(self.hashes, hash_)
-        found = []
-        while index < len(self.hashes) and self.hashes[index] == hash_:
-            found.append(self.inodes[index])
-            index += 1
-        return found
+    def candidates(self, upcased: str) -> list[Inode]:
+        first = _key(upcased, 0, self.inode_bits)
+        behind = first + (1 << self.inode_bits)
+        keys = self.keys[bisect_left(self.keys, first) : bisect_left(self.keys, behind)]
+        return [key - first for key in keys]
+
+
+def _key(upcased: str, inode: Inode, inode_bits: int) -> int:
+    return (hash(upcased) & (1 << 63 - inode_bits) - 1) << inode_bits | inode
 
 
 class Names:
@@ -68,7 +75,7 @@ class Names:
         index = await self._index(folder)
         upcased = self._upcased(text)
         found = []
-        for inode in index.candidates(_hash(upcased)):
+        for inode in index.candidates(upcased):
             each = await self._files.file(inode)
             if each.name == name:
                 return inode
@@ -90,31 +97,27 @@ class Names:
             self._indexes.move_to_end(folder.inode)
             return index
         error: RestoreError | None = None
-        pairs: list[tuple[int, Inode]] = []
+        keys: list[int] = []
+        bits = self._files.inode_bits
         async with aclosing(folder.windows()) as windows:
             async for window in windows:
                 error = error or window.error
                 for inode, each in window.found:
                     text = each.name.decode("utf-8", "surrogatepass")
-                    pairs.append((_hash(self._upcased(text)), inode))
-        pairs.sort()
-        index = _Index(
-            array("Q", [hash_ for hash_, _ in pairs]),
-            array("Q", [inode for _, inode in pairs]),
-            error,
-        )
+                    keys.append(_key(self._upcased(text), inode, bits))
+        if len(keys) > _SORTED_IN_THE_LOOP:
+            await trio.to_thread.run_sync(keys.sort)
+        else:
+            keys.sort()
+        index = _Index(array("Q", keys), bits, error)
         # No await from here on.
         if folder.inode not in self._indexes:
             self._indexes[folder.inode] = index
-            self._kept += len(pairs) + 64
+            self._kept += len(keys) + 64
             while self._kept > _KEPT_NAMES and len(self._indexes) > 1:
                 _, old = self._indexes.popitem(last=False)
-                self._kept -= len(old.hashes) + 64
+                self._kept -= len(old.keys) + 64
         return index
-
-
-def _hash(upcased: str) -> int:
-    return hash(upcased) & 0xFFFFFFFFFFFFFFFF
 
 
 class Parents:
