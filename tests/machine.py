@@ -1,0 +1,319 @@
+"""A small emulated machine: what a Linux kernel with its own drivers shows of disk images.
+
+Owns getting a Debian kernel (from the package, without installing it), an initramfs of busybox and
+the kernel's modules, one boot under emulation, and decoding what it prints. It is for file systems
+that the running kernel lacks: ntfs3, vfat, exfat. Knows no part of restorefs but the manifest's
+types. A missing tool or package skips a test as tests/tools.py says.
+
+The kernel is that of Debian's backports where there are any: ntfs3 is not in every stable kernel.
+It is kept below build/, and fetched by apt-get with lists of its own; the machine's are not touched.
+
+Concurrency: plain blocking calls.
+"""
+
+import io
+import lzma
+import re
+import stat
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.manifest import Entry, Manifest, joined
+from tests.tools import require, run, unavailable
+
+CACHE = Path(__file__).parent.parent / "build" / "machine"
+MODULES = (
+    "virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci",
+    "virtio_blk", "nls_ascii", "nls_cp437", "nls_iso8859-1", "nls_utf8", "nls_ucs2_utils",
+    "fat", "vfat", "exfat", "ntfs3",
+)  # fmt: skip
+"""In the order in which they can be loaded; what a kernel has built in is not in its package."""
+NEEDED = {"vfat", "exfat", "ntfs3", "virtio_blk"}
+
+OUTPUT_SIZE = 64 << 20
+BOOT_SECONDS = 240
+RECORD, PART, END = b"\x1e@record ", b"\x1e@part ", b"\x1e@end"
+"""What the machine writes between what it found; no name of a test has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """An image to be looked at, without a partition table. driver: as mount -t names it.
+    options: of the mount. sector: the sector size that the disk has."""
+
+    image: Path
+    driver: str
+    options: str = ""
+    sector: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """image: the file to boot. modules: by name. release: as uname -r tells."""
+
+    image: Path
+    modules: dict[str, Path]
+    release: str
+
+
+def look_at(disks: Sequence[Disk]) -> list[Manifest]:
+    """Boot the machine and return, for each disk, what its kernel shows of it.
+
+    Entries have mode, size, blocks, nlink, mtime_ns, target, digest (for all sizes the plain
+    SHA-256) and link_group; the other fields have no meaning. AssertionError where a disk cannot
+    be mounted, and with the console's text where the machine does not do what it should.
+    """
+    require("qemu-system-x86_64", "busybox")
+    kernel = get_kernel()
+    with tempfile.TemporaryDirectory(prefix="restorefs-machine-") as name:
+        folder = Path(name)
+        initramfs = folder / "initramfs"
+        initramfs.write_bytes(make_initramfs(kernel, disks))
+        output = folder / "output"
+        with output.open("wb") as file:
+            file.truncate(OUTPUT_SIZE)
+        boot(kernel, initramfs, disks, output)
+        return [parsed(part) for part in parts_of(output.read_bytes(), len(disks))]
+
+
+def boot(kernel: Kernel, initramfs: Path, disks: Sequence[Disk], output: Path) -> None:
+    """Run the machine until it has powered itself off."""
+    drives: list[str] = []
+    for number, disk in enumerate((*disks, Disk(output, ""))):
+        access = "readonly=on" if disk.driver else "cache=unsafe"
+        drives += [
+            "-drive", f"if=none,id=disk{number},format=raw,file={disk.image},{access}",
+            "-device", f"virtio-blk-pci,drive=disk{number},logical_block_size={disk.sector},"
+            f"physical_block_size={disk.sector}",
+        ]  # fmt: skip
+    try:
+        console = run(
+            "qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-cpu", "max", "-m", "768",
+            "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio",
+            "-kernel", kernel.image, "-initrd", initramfs,
+            "-append", "console=ttyS0 panic=-1 loglevel=4 tsc=reliable mitigations=off nokaslr",
+            *drives,
+            timeout=BOOT_SECONDS, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        told = (error.stdout or b"")[-3000:]
+        raise AssertionError(f"the machine did not end in {BOOT_SECONDS} s:\n{told!r}") from None
+    with output.open("rb") as file:
+        assert file.read(len(PART)) == PART, f"the machine wrote nothing:\n{console[-3000:]}"
+
+
+# What it shows
+
+
+def parts_of(written: bytes, count: int) -> list[bytes]:
+    """Return what the machine wrote of each disk."""
+    text, end, _ = written.partition(END)
+    assert end, "the machine wrote more than there is room for"
+    parts = text.split(PART)[1:]
+    assert len(parts) == count
+    return parts
+
+
+def parsed(part: bytes) -> Manifest:
+    """Return the manifest that the machine wrote of one disk."""
+    head, _, rest = part.partition(b"\n")
+    assert head == b"mounted", part[:1000]
+    listed, _, sums = rest.partition(b"\n" + RECORD + b"sums\n")
+    manifest: Manifest = {}
+    groups: dict[bytes, bytes] = {}
+    for record in listed.split(RECORD)[1:]:
+        fields, _, name = record.removesuffix(b"\n").partition(b" /mnt")
+        mode, size, blocks, links, inode, *time = fields.split(b" ")
+        path = joined(b".", name.removeprefix(b"/") or b".")
+        entry = manifest[path] = Entry(
+            mode=int(mode, 16), size=int(size), blocks=int(blocks), nlink=int(links)
+        )
+        entry.mtime_ns = nanoseconds(b" ".join(time).decode())
+        entry.link_group = groups.setdefault(inode, path)
+    for digest, name in re.findall(rb"^([0-9a-f]{64})  /mnt/(.*?)(?=\Z|\n(?=[0-9a-f]{64}  /mnt/|\x1e))", sums, re.M | re.S):
+        manifest[name].digest = digest.decode()
+    for name, target in re.findall(rb"@link /mnt/(.*?)\x1e -> (.*?)\x1e\n", sums, re.S):
+        manifest[name].target = target
+    return manifest
+
+
+def nanoseconds(text: str) -> int:
+    """Return a time as busybox prints it, "2026-11-23 15:55:06.174838556 +0000", since 1970."""
+    from datetime import UTC, datetime
+
+    seconds, _, rest = text.partition(".")
+    moment = datetime.strptime(seconds, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    whole = (moment - epoch).days * 86_400 + (moment - epoch).seconds
+    return whole * 10**9 + int(rest.split(" ")[0])
+
+
+# The initramfs
+
+INIT = """#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+for module in /modules/*; do insmod $module; done
+export TZ=UTC0
+{look}
+printf '{end}' >> /output
+dd if=/output of=/dev/vd{output} bs=1M conv=fsync,notrunc
+poweroff -f
+"""
+
+LOOK = """
+printf '{part}' >> /output
+if mount -t {driver} -o ro,{options} /dev/vd{letter} /mnt 2>> /output; then
+  echo mounted >> /output
+  find /mnt -exec stat -c '{record}%f %s %b %h %i %y %n' {{}} + >> /output
+  printf '\\n{record}sums\\n' >> /output
+  find /mnt -type f -exec sha256sum {{}} + >> /output
+  find /mnt -type l -exec sh -c 'for each; do \
+printf "\\036@link %s\\036 -> %s\\036\\n" "$each" "$(readlink "$each")"; done' sh {{}} + >> /output
+  umount /mnt
+fi
+"""
+
+
+def make_initramfs(kernel: Kernel, disks: Sequence[Disk]) -> bytes:
+    """Return an initramfs that mounts the disks, and writes what it finds to the last one."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    record, part, end = (mark.decode() for mark in (RECORD, PART, END))
+    look = "".join(
+        LOOK.format(
+            part=part, record=record, driver=disk.driver, letter=letters[number],
+            options=disk.options or "noatime",
+        )
+        for number, disk in enumerate(disks)
+    )  # fmt: skip
+    init = INIT.format(look=look, end=end, output=letters[len(disks)])
+    archive = io.BytesIO()
+    for folder in ("bin", "dev", "proc", "sys", "mnt", "modules"):
+        add(archive, folder, stat.S_IFDIR | 0o755, b"")
+    add(archive, "init", stat.S_IFREG | 0o755, init.encode())
+    busybox = Path(run("sh", "-c", "command -v busybox").strip())
+    add(archive, "bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes())
+    for number, name in enumerate(MODULES):
+        if name in kernel.modules:
+            content = kernel.modules[name].read_bytes()
+            add(archive, f"modules/{number:02d}-{name}.ko", stat.S_IFREG | 0o644, content)
+    add(archive, "TRAILER!!!", 0, b"")
+    return archive.getvalue()
+
+
+def add(archive: io.BytesIO, name: str, mode: int, content: bytes) -> None:
+    """Add a file to a cpio archive (the kernel's early-userspace/buffer-format.rst, newc)."""
+    raw = name.encode() + b"\0"
+    numbers = (archive.tell() + 1, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(raw), 0)
+    archive.write(b"070701" + b"".join(b"%08X" % number for number in numbers) + raw)
+    archive.write(b"\0" * (-archive.tell() % 4))
+    archive.write(content)
+    archive.write(b"\0" * (-archive.tell() % 4))
+
+
+# The kernel
+
+
+def get_kernel() -> Kernel:
+    """Return a kernel with the drivers needed, from the cache or from Debian's package."""
+    for folder in sorted(CACHE.glob("linux-*")) if CACHE.exists() else ():
+        return kernel_in(folder)
+    require("apt-get", "dpkg-deb")
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix="unfinished-") as name:
+        folder = Path(name)
+        try:
+            package = download(folder)
+        except AssertionError as error:
+            unavailable(f"no Debian kernel to be had: {error}")
+        unpacked = folder / "kernel"
+        unpacked.mkdir()
+        unpack(package, unpacked)
+        kernel = kernel_in(unpacked)
+        lacking = NEEDED - kernel.modules.keys()
+        if lacking:
+            unavailable(f"the kernel {kernel.release} has no module {', '.join(sorted(lacking))}")
+        unpacked.rename(CACHE / f"linux-{kernel.release}")
+    return get_kernel()
+
+
+def kernel_in(folder: Path) -> Kernel:
+    (image,) = folder.glob("vmlinuz-*")
+    modules = {path.stem: path for path in folder.glob("*.ko")}
+    return Kernel(image, modules, image.name.removeprefix("vmlinuz-"))
+
+
+def download(folder: Path) -> Path:
+    """Fetch the package of the newest kernel for this release of Debian.
+
+    From where the machine's own apt gets its packages. AssertionError where apt-get fails.
+    """
+    codename = release_codename()
+    sites = {
+        line.split()[0]
+        for line in run(
+            "apt-get", "indextargets", "--format", "$(SITE) $(CODENAME) $(COMPONENT) $(CREATED_BY)",
+            "Created-By: Packages",
+        ).splitlines()
+        if line.split()[1:3] == [codename, "main"]
+    }  # fmt: skip
+    assert sites, f"apt has no source for Debian {codename}"
+    sources = "".join(
+        f"deb {site} {release} main\n"
+        for site in sorted(sites)
+        for release in (codename, f"{codename}-backports")
+    )
+    for name in ("lists/partial", "cache/archives/partial"):
+        (folder / name).mkdir(parents=True)
+    (folder / "sources.list").write_text(sources)
+    apt = [
+        "apt-get", "-qq", "-o", f"Dir::Etc::SourceList={folder}/sources.list",
+        "-o", "Dir::Etc::SourceParts=-", "-o", f"Dir::State::Lists={folder}/lists",
+        "-o", f"Dir::Cache={folder}/cache", "-o", "APT::Sandbox::User=root",
+        "-o", "Acquire::Languages=none", "-t", f"{codename}-backports",
+    ]  # fmt: skip
+    run(*apt, "update", timeout=300)
+    planned = run(*apt, "--simulate", "--no-install-recommends", "install", "linux-image-amd64")
+    found = re.search(r"^Inst (linux-image-\d\S+)", planned, re.M)
+    assert found, planned
+    run(*apt, "download", found[1], cwd=folder, timeout=300)
+    (package,) = folder.glob("linux-image-*.deb")
+    return package
+
+
+def release_codename() -> str:
+    """Return the release's name, such as "bookworm". AssertionError where this is not Debian."""
+    lines = Path("/etc/os-release").read_text().splitlines()
+    said = dict(line.split("=", 1) for line in lines if "=" in line)
+    assert said.get("ID") == "debian", "this is not Debian"
+    return said["VERSION_CODENAME"].strip('"')
+
+
+def unpack(package: Path, folder: Path) -> None:
+    """Take the kernel and the modules that are needed out of a package."""
+    for name, content in members(package):
+        path = Path(name)
+        module = path.name.removesuffix(".xz").removesuffix(".ko")
+        if path.name.startswith("vmlinuz-"):
+            (folder / path.name).write_bytes(content())
+        elif module in MODULES:
+            data = content()
+            plain = lzma.decompress(data) if path.suffix == ".xz" else data
+            (folder / f"{module}.ko").write_bytes(plain)
+
+
+def members(package: Path) -> Iterator[tuple[str, object]]:
+    """Yield the files of a package."""
+    with (
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as archive,
+        tarfile.open(fileobj=archive.stdout, mode="r|") as tar,
+    ):
+        for member in tar:
+            if member.isfile():
+                yield member.name, lambda member=member: tar.extractfile(member).read()
