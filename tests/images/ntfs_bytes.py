@@ -33,6 +33,8 @@ A_FOLDER = 0x10000000
 POSIX, WIN32, DOS, WIN32_AND_DOS = 0, 1, 2, 3
 """Namespaces of a name."""
 
+I30 = "$I30"
+
 IN_USE, IS_FOLDER = 0x0001, 0x0002
 """Flags of a FILE record."""
 
@@ -185,6 +187,9 @@ class Name:
     namespace: int = POSIX
 
 
+NodeEntry: TypeAlias = tuple[bytes, int, int | None]
+"""A key, a reference, and the VCN of the node below, if there is one."""
+
 Entry: TypeAlias = "tuple[File, Name] | tuple[bytes, int]"
 """A file and its name, or a raw key ($FILE_NAME) and a raw reference."""
 
@@ -198,8 +203,7 @@ class File:
     names. name_record: in which of its records the nth name lies. extensions: the numbers of its
     extension FILE records, by default free ones; extension_base: whose they say they are;
     list_reference: what the list says instead of their number. list_outside: the $ATTRIBUTE_LIST
-    is not resident, and has list_pieces runs. patch: changes the record's bytes before the fixups;
-    damage: after them.
+    is not resident, and has list_pieces runs. damage: changes the record's bytes on disk.
 
     Of a folder: index_size: of its index blocks, by default the volume's. index_flags: of its
     $INDEX_ROOT. index_pieces: the runs of its $INDEX_ALLOCATION, and index_records: the extension
@@ -217,18 +221,14 @@ class File:
     entries: list[Entry] | None = None
     dos_attributes: int = A_ARCHIVE
     times: tuple[int, int, int, int] = (TIME, TIME + 1, TIME + 2, TIME + 3)
-    security_id: int = 0
     flags: int = IN_USE
     links: int | None = None
-    name_attributes: bool = True
     extensions: list[int] = field(default_factory=list)
     extension_base: int | None = None
     list_outside: bool = False
     list_pieces: int = 1
     list_reference: Callable[[int], int] | None = None
-    patch: Callable[[bytearray], None] | None = None
     damage: Callable[[bytearray], None] | None = None
-    index_name: str = "$I30"
     stale_blocks: list[list[tuple[bytes, int]]] = field(default_factory=list)
     stale_behind: list[tuple[bytes, int]] = field(default_factory=list)
     in_use: bool = False
@@ -255,10 +255,7 @@ class File:
             "<4QIIIIIIQQ",
             *self.times,
             self.dos_attributes,
-            *(0, 0, 0, 0),
-            self.security_id,
-            0,
-            0,
+            *(0, 0, 0, 0, 0, 0, 0),  # versions, class, owner, security id, quota, USN
         )
 
     def key(self, name: Name) -> bytes:
@@ -314,7 +311,6 @@ class Volume:
         self.serial = 0x1234_5678_9ABC_DEF0
         self.files: dict[int, File] = {}
         self.raw_records: dict[int, bytes] = {}
-        self.mft_slots: list[int] = []
         self._next_number = FIRST_FREE
         self._next_cluster = -(-8192 // cluster)
         self._writes: list[tuple[int, bytes]] = []
@@ -429,75 +425,63 @@ class Volume:
         return [self.upcase[unit] for unit in units], key[66:]
 
     def _index(self, folder: File, room: int) -> None:
-        """Build a folder's $INDEX_ROOT, $INDEX_ALLOCATION and $BITMAP ("The index")."""
-        entries: list[tuple[bytes, int, int | None]] = [
-            (*entry, None) for entry in self._entries(folder)
-        ]
-        end: int | None = None
-        blocks: list[bytes] = []
+        """Build a folder's index ("The index"): a tree from its leaves up, until the rest has room
+        in the root; then what is stale."""
         size = folder.index_size or self.index_size
         step = size // (self.cluster if size >= self.cluster else STRIDE)
-        while len(node(entries, end)) > room - 32 or (folder.leaf_entries < 1 << 30 and not blocks):
-            above: list[tuple[bytes, int, int | None]] = []
+        level: list[NodeEntry] = [(*entry, None) for entry in self._entries(folder)]
+        end: int | None = None
+        blocks: list[bytes] = []
+        while len(node(level, end)) > room or (folder.leaf_entries < 1 << 30 and not blocks):
+            most = folder.leaf_entries if end is None else 1 << 30
+            above: list[NodeEntry] = []
             while True:
-                here = []
-                capacity = size - 24 - index_start(size)
-                limit = folder.leaf_entries if end is None else 1 << 30
-                while entries and len(here) < limit:
-                    if len(node([*here, entries[0]], 1)) > capacity:
-                        break
-                    here.append(entries.pop(0))
+                here = taken(level, most, size - 24 - index_start(size))
                 vcn = len(blocks) * step
-                last = entries[0][2] if entries else end
+                last = level[0][2] if level else end
+                content = node(here, last)
                 blocks.append(
-                    index_block(size, vcn, node(here, last), folder.stale_behind, last is not None)
+                    index_block(size, vcn, content, folder.stale_behind, last is not None)
                 )
-                if not entries:
-                    entries, end = above, vcn
+                if not level:
                     break
-                key, reference, _ = entries.pop(0)
+                key, reference, _ = level.pop(0)
                 above.append((key, reference, vcn))
+            level, end = above, vcn
         live = len(blocks)
         for stale in folder.stale_blocks:
-            vcn = len(blocks) * step
-            old = [(key, reference, None) for key, reference in stale]
-            blocks.append(index_block(size, vcn, node(old, None)))
-        content = node(entries, end)
+            content = node([(key, reference, None) for key, reference in stale], None)
+            blocks.append(index_block(size, len(blocks) * step, content))
+        content = node(level, end)
         header = struct.pack("<4I", 16, 16 + len(content), 16 + len(content), end is not None)
         root = struct.pack("<4I", FILE_NAME, 1, size, step) + header + content
-        folder.attributes.append(
-            Attribute(INDEX_ROOT, folder.index_name, root, flags=folder.index_flags)
-        )
+        folder.attributes.append(Attribute(INDEX_ROOT, I30, root, flags=folder.index_flags))
         if blocks:
-            data = b"".join(blocks)
-            runs = self.store(data, folder.index_pieces)
-            folder.block_offsets = [
-                self._offset_in(runs, number * size) for number in range(len(blocks))
-            ]
-            for number, damage in folder.damaged_blocks.items():
-                block = bytearray(blocks[number])
-                damage(block)
-                self.put_at(folder.block_offsets[number], bytes(block))
+            self._place_blocks(folder, blocks)
             used = (1 << (len(blocks) if folder.in_use else live)) - 1
             used &= ~sum(1 << number for number in folder.freed_blocks)
             bits = used.to_bytes(-(-len(blocks) // 64) * 8, "little")
-            share = -(-len(runs) // max(folder.index_records, 1))
-            lowest = 0
-            for at in range(0, len(runs), share):
-                piece = runs[at : at + share]
-                folder.attributes.append(
-                    Attribute(
-                        INDEX_ALLOCATION,
-                        folder.index_name,
-                        runs=piece,
-                        size=len(data),
-                        allocated=self.clusters_of(len(data)) * self.cluster,
-                        lowest=lowest,
-                        record=at // share + 1 if folder.index_records else 0,
-                    )
-                )
-                lowest += sum(count for _, count in piece)
-            folder.attributes.append(Attribute(BITMAP, folder.index_name, bits))
+            folder.attributes.append(Attribute(BITMAP, I30, bits))
+
+    def _place_blocks(self, folder: File, blocks: list[bytes]) -> None:
+        """Store a folder's index blocks, and add its $INDEX_ALLOCATION, in one piece or more."""
+        data = b"".join(blocks)
+        runs = self.store(data, folder.index_pieces)
+        folder.block_offsets = [
+            self._offset_in(runs, number * len(blocks[0])) for number in range(len(blocks))
+        ]
+        for number, damage in folder.damaged_blocks.items():
+            block = bytearray(blocks[number])
+            damage(block)
+            self.put_at(folder.block_offsets[number], bytes(block))
+        share = -(-len(runs) // max(folder.index_records, 1))
+        lowest = 0
+        for at in range(0, len(runs), share):
+            piece = Attribute(INDEX_ALLOCATION, I30, runs=runs[at : at + share], lowest=lowest)
+            piece.size, piece.allocated = len(data), self.clusters_of(len(data)) * self.cluster
+            piece.record = at // share + 1 if folder.index_records else 0
+            folder.attributes.append(piece)
+            lowest += sum(count for _, count in piece.runs)
 
     # FILE records
 
@@ -523,69 +507,65 @@ class Volume:
         )
         record = head.ljust(start, b"\0") + body
         assert len(record) <= self.record_size - 2, f"record {number} is too full: {len(record)}"
-        return bytearray(record.ljust(self.record_size, b"\0"))
+        return bytearray(fixed_up(record.ljust(self.record_size, b"\0"), 48))
 
     def _finish_file(self, file: File) -> dict[int, bytes]:
         """Return the FILE records of a file, its own and its extensions', by number."""
-        attributes = [Attribute(STANDARD_INFORMATION, value=file.standard_information())]
-        if file.name_attributes:
-            attributes += [
-                Attribute(
-                    FILE_NAME,
-                    value=file.key(name),
-                    indexed=True,
-                    record=file.name_record(number) if file.name_record else 0,
-                )
-                for number, name in enumerate(file.names)
-            ]
-        if file.is_folder:
-            fixed = sum(len(each.encoded(self.cluster)) for each in attributes + file.attributes)
-            self._index(file, self.record_size - 80 - fixed - 24 - 8 - 80 - 48 - 16)
-        attributes += file.attributes
-        attributes.sort(key=lambda each: (each.kind, each.name, each.lowest))
-        for instance, each in enumerate(attributes):
-            each.instance = instance if each.instance < 0 else each.instance
+        attributes = self._all_attributes(file)
         count = max(each.record for each in attributes)
         while len(file.extensions) < count:
             file.extensions.append(self.new_number())
-        for number in file.extensions[:count]:
-            self.reserved.add(number)
+        self.reserved.update(file.extensions)
         if count:
-            extension = file.list_reference or (lambda number: number | 1 << 48)
-            entries = b"".join(
-                list_entry(
-                    each,
-                    extension(file.extensions[each.record - 1]) if each.record else file.reference,
-                )
-                for each in attributes
-            )
-            listed = Attribute(ATTRIBUTE_LIST, value=entries, instance=len(attributes))
-            if file.list_outside:
-                listed.value, listed.size = None, len(entries)
-                listed.runs = self.store(entries, file.list_pieces)
-            attributes.append(listed)
-            attributes.sort(key=lambda each: (each.kind, each.name, each.lowest))
-        result = {}
+            attributes.insert(1, self._attribute_list(file, attributes))
+        bodies = [
+            b"".join(each.encoded(self.cluster) for each in attributes if each.record == index)
+            for index in range(count + 1)
+        ]
+        flags = file.flags | (IS_FOLDER if file.is_folder else 0)
         links = len(file.names) if file.links is None else file.links
-        for index, number in enumerate([file.number, *file.extensions[:count]]):
-            body = b"".join(
-                each.encoded(self.cluster) for each in attributes if each.record == index
-            )
-            flags = file.flags | (IS_FOLDER if file.is_folder else 0)
-            if index == 0:
-                record = self._record(
-                    number, file.sequence, links, flags, 0, body, len(attributes) + 1
-                )
-                if file.patch:
-                    file.patch(record)
-            else:
-                base = file.reference if file.extension_base is None else file.extension_base
-                record = self._record(number, 1, 0, IN_USE, base, body, len(attributes) + 1)
-            record = bytearray(fixed_up(bytes(record), 48))
-            if index == 0 and file.damage:
-                file.damage(record)
-            result[number] = bytes(record)
+        next_id = len(attributes) + 1
+        own = self._record(file.number, file.sequence, links, flags, 0, bodies[0], next_id)
+        if file.damage:
+            file.damage(own)
+        base = file.reference if file.extension_base is None else file.extension_base
+        result = {file.number: bytes(own)}
+        for number, body in zip(file.extensions, bodies[1:], strict=False):
+            result[number] = bytes(self._record(number, 1, 0, IN_USE, base, body, next_id))
         return result
+
+    def _all_attributes(self, file: File) -> list[Attribute]:
+        """Return a file's attributes but for the list, in their order and with their numbers."""
+        attributes = [Attribute(STANDARD_INFORMATION, value=file.standard_information())]
+        for number, name in enumerate(file.names):
+            record = file.name_record(number) if file.name_record else 0
+            attributes.append(
+                Attribute(FILE_NAME, value=file.key(name), indexed=True, record=record)
+            )
+        if file.is_folder:
+            taken = sum(len(each.encoded(self.cluster)) for each in attributes + file.attributes)
+            # Besides: the headers of the record and of the index' three attributes, and the end.
+            self._index(file, self.record_size - taken - 256)
+        attributes += file.attributes
+        attributes.sort(key=lambda each: (each.kind, each.name, each.lowest))
+        for instance, each in enumerate(attributes):
+            each.instance = instance
+        return attributes
+
+    def _attribute_list(self, file: File, attributes: list[Attribute]) -> Attribute:
+        """Return the $ATTRIBUTE_LIST of a file's other attributes."""
+        said = file.list_reference or (lambda number: number | 1 << 48)
+        entries = b"".join(
+            list_entry(
+                each, said(file.extensions[each.record - 1]) if each.record else file.reference
+            )
+            for each in attributes
+        )
+        listed = Attribute(ATTRIBUTE_LIST, value=entries, instance=len(attributes))
+        if file.list_outside:
+            listed.value, listed.size = None, len(entries)
+            listed.runs = self.store(entries, file.list_pieces)
+        return listed
 
     # The volume's own files
 
@@ -735,8 +715,7 @@ class Volume:
         for number in range(self._mft_records):
             if number not in records:
                 flags = IN_USE if number < 16 else 0
-                unused = self._record(number, max(number, 1), 0, flags, 0, b"", 1)
-                records[number] = fixed_up(bytes(unused), 48)
+                records[number] = bytes(self._record(number, max(number, 1), 0, flags, 0, b"", 1))
             data = records[number]
             for start in range(0, len(data), STRIDE):  # a record may be larger than a cluster
                 at = self._offset_in(self.mft_map, number * self.record_size + start)
@@ -794,7 +773,15 @@ def index_block(
     return fixed_up(block.ljust(size, b"\0"), 40)
 
 
-def node(entries: Sequence[tuple[bytes, int, int | None]], end: int | None) -> bytes:
+def taken(level: list[NodeEntry], most: int, room: int) -> list[NodeEntry]:
+    """Take as many entries from the front as a node with a child of its end has room for."""
+    here: list[NodeEntry] = []
+    while level and len(here) < most and len(node([*here, level[0]], 1)) <= room:
+        here.append(level.pop(0))
+    return here
+
+
+def node(entries: Sequence[NodeEntry], end: int | None) -> bytes:
     """Encode the entries of an index node: (key, reference, VCN of the node below or None), and
     the end marker with the last node below ("The index value")."""
     result = []

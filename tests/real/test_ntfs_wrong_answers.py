@@ -689,7 +689,8 @@ def one_fixup_more(structure: bytearray) -> None:
 
 
 async def test_more_fixups_than_strides(tmp_path: Path) -> None:
-    """Such there are, says libfsntfs' documentation of "The fix-up values"."""
+    """Such there are, says libfsntfs' documentation of "The fix-up values"; an error will do, but
+    not what ntfs-3g does: it leaves the fixups in the content."""
     volume = Volume()
     volume.resident("file", b"content" * 40, damage=one_fixup_more)
     folder = volume.folder("folder", leaf_entries=3)
@@ -699,8 +700,11 @@ async def test_more_fixups_than_strides(tmp_path: Path) -> None:
         expected[b"folder/f%d" % number] = b"%d" % number
     folder.damaged_blocks = {0: one_fixup_more}
     async with built(volume, tmp_path) as found:
-        assert await found.tree() == expected
-    assert_others_agree(tmp_path / "built.img", expected)
+        with suppress(DamagedError):
+            assert await found.content("file") == b"content" * 40
+        with suppress(DamagedError):
+            assert await found.names("folder") == {b"f%d" % number for number in range(9)}
+    assert_others_agree(tmp_path / "built.img", expected, ntfs3g=False)
 
 
 @pytest.mark.parametrize("name", ["a/b", "nul\0l", ".", "..", "/"])
