@@ -25,6 +25,7 @@ ALLOCATION_POSSIBLE, NO_FAT_CHAIN = 1, 2
 
 _CHARACTERS = 15  # of a File Name entry
 _FEWEST_TOGETHER = 4
+_STREAM_BYTE = bytes((STREAM,))
 _IMPOSSIBLE_NAMES = frozenset((b"", b".", b".."))
 
 # A File entry and the Stream Extension behind it (7.4, 7.6).
@@ -114,8 +115,11 @@ def decode_sets(region: bytes, offset: ByteOffset, *, whole: bool, is_root: bool
         elif kind < layout.IN_USE:
             offset += ENTRY_SIZE
         else:
-            if not kind & SECONDARY and offset + 2 * ENTRY_SIZE > size and not whole:
-                break  # What it is depends on the entry behind it.
+            if not whole and not kind & SECONDARY:
+                # What it is depends on what is behind it.
+                length = set_length(region[offset : offset + ENTRY_SIZE]) if kind & BENIGN else 0
+                if offset + max(length, 2 * ENTRY_SIZE) > size:
+                    break
             offset = _take_other(region, offset, is_root, found)
     found.next = offset
     return found
@@ -128,13 +132,14 @@ def _take_other(region: bytes, offset: ByteOffset, is_root: bool, found: Decoded
     if kind & SECONDARY:
         if not kind & BENIGN:
             found.note(DamagedError("a folder has parts of a name that has lost its beginning"))
+    elif region[behind : behind + 1] == _STREAM_BYTE and not _is_sound_benign(region, offset):
+        # This was a file's.
+        found.note(DamagedError("a folder has a damaged entry"))
+        return _behind_secondaries(region, behind)
     elif kind & BENIGN:
         if kind == layout.VOLUME_GUID and is_root:
             found.singles.append(region[offset:behind])
         # Not known, and by the format of no importance, as what belongs to it is.
-        return _behind_secondaries(region, behind)
-    elif region[behind : behind + 1] == bytes((STREAM,)):
-        found.note(DamagedError("a folder has a damaged entry"))
         return _behind_secondaries(region, behind)
     elif not is_root or kind == layout.IN_USE:
         found.note(DamagedError(f"a folder has an impossible entry of type 0x{kind:02X}"))
@@ -145,6 +150,12 @@ def _take_other(region: bytes, offset: ByteOffset, is_root: bool, found: Decoded
             UnsupportedError(f"exFAT directory entries of type 0x{kind:02X} are not supported")
         )
     return behind
+
+
+def _is_sound_benign(region: bytes, offset: ByteOffset) -> bool:
+    """Say whether a set begins with a benign primary entry and has a right checksum (6.3.3)."""
+    data = region[offset : offset + set_length(region[offset : offset + ENTRY_SIZE])]
+    return bool(data[0] & BENIGN) and set_checksum(data) == int.from_bytes(data[2:4], "little")
 
 
 def _behind_secondaries(region: bytes, offset: ByteOffset) -> ByteOffset:
