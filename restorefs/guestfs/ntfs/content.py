@@ -205,18 +205,17 @@ class Content:
 def _require_local(tag: int, dos: int, source: Source) -> None:
     """Raise UnsupportedError where a file's content is not on the volume, as its tag says.
 
-    What a cloud provider has fetched completely is there like any other file's content; what it
-    has not has holes, or attributes that say so.
+    What a cloud provider has fetched completely is there like any other file's content. What it
+    has not, has holes, or DOS attributes that say so; nor are those of unknown filters believed.
     """
     number = source.number
     if tag == DEDUP:
         raise UnsupportedError(f"the content of file {number} is in Data Deduplication's store")
-    name = stub_name(tag)
     stream = source.stream
     has_holes = stream.value is None and (HOLE in stream.runs.lcns or stream.valid < stream.size)
-    if name and (has_holes or dos & DOS_RECALL):
+    if has_holes or dos & DOS_RECALL:
+        owner = stub_name(tag)
         raise UnsupportedError(
-            f"the content of file {number} is not on the volume ({name}, reparse tag {tag:#x})"
+            f"the content of file {number} is not on the volume, or only in part"
+            f" ({owner + ', ' if owner else ''}reparse tag {tag:#x})"
         )
-    if dos & DOS_RECALL:
-        raise UnsupportedError(f"file {number} is offline (reparse tag {tag:#x})")

@@ -82,34 +82,30 @@ class Folders:
     async def names(self, folder: File, cookie: int) -> tuple[list[Name], bool]:
         """Return some next names behind a cookie, and whether none come behind them.
 
-        Raises DamagedError for a block that cannot be read, when all before it are listed.
+        Raises DamagedError for blocks that cannot be read, when all others are listed.
         """
         index = await self._index(folder)
-        block, position = cookie >> _POSITION_BITS, cookie & (1 << _POSITION_BITS) - 1
+        place, position = cookie >> _POSITION_BITS, cookie & (1 << _POSITION_BITS) - 1
         names: list[Name] = []
-        if not block:
+        if not place:
             self._add(names, folder, index.root, 0, position)
-            block, position = 1, 0
+            place, position = 1, 0
         most = _BLOCKS if cookie else _FIRST_BLOCKS
-        while True:
-            live = index.live_blocks(block - 1, most + 1)
-            batch = live[:most]
-            nodes, damage = await index.blocks_until_damage(batch)
-            for number, node in zip(batch, nodes, strict=False):
+        complete = False
+        first = place - 1
+        while not names and not complete:
+            nodes, behind, complete = await index.walk(first, most)
+            for number, node in nodes:
                 try:
-                    self._add(
-                        names, folder, node, number + 1, position if number + 1 == block else 0
-                    )
+                    self._add(names, folder, node, number + 1, position if number == first else 0)
                 except DamagedError as error:
-                    damage = error
-                    break
-            if damage and not names:
-                raise damage
-            if names or len(live) <= most:
-                # What lies before the damage is listed, and asking for more gives the error.
-                return names, len(live) <= most and not damage
-            await trio.lowlevel.checkpoint()
-            block, position = live[most] + 1, 0
+                    index.damage = error
+            first, position = behind, 0
+        if complete and index.damage:
+            if not names:
+                raise index.damage
+            return names, False
+        return names, complete
 
     def _add(self, names: list[Name], folder: File, node: Node, block: int, behind: int) -> None:
         """Append the names of a node behind a position in it."""
@@ -174,9 +170,9 @@ class Folders:
         key = upcase.key(wanted) if upcase else b""
         matches: list[NameRecord] = []
         damage: DamagedError | None = None
-        nodes: Sequence[Node] = [index.root]
-        first = 0
-        while True:
+        nodes = [index.root]
+        place, complete = 0, False
+        while nodes or not complete:
             for node in nodes:
                 await trio.lowlevel.checkpoint()
                 try:
@@ -189,12 +185,11 @@ class Folders:
                         matches.append(record)
                     elif REPLACEMENT in name and shown_or_repaired(record[0]) == (name, False):
                         damage = DamagedError("this name in a folder is damaged")
-            live = index.live_blocks(first, _SCANNED_AT_ONCE)[:_SCANNED_AT_ONCE]
-            if not live:
-                return matches, damage
-            nodes, damaged = await index.blocks_until_damage(live)
-            damage = damaged or damage
-            first = live[len(nodes) - (0 if damaged else 1)] + 1
+            if complete:
+                break
+            found, place, complete = await index.walk(place, _SCANNED_AT_ONCE)
+            nodes = [node for _, node in found]
+        return matches, damage or index.damage
 
     async def _upcase_or_damage(self) -> tuple[Upcase | None, DamagedError | None]:
         """Return the volume's table of upper case, or why there is none."""

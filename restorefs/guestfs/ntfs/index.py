@@ -88,26 +88,14 @@ class Index:
         # A VCN counts clusters, or 512 bytes where a block is smaller than a cluster.
         cluster_size = files.mft.boot.cluster_size
         self._unit: ByteLength = cluster_size if cluster_size <= self.block_size else 512
-
-    def live_blocks(self, first: BlockNumber, most: int) -> list[BlockNumber]:
-        """Return the numbers of the next blocks in use, at least `most` if there are so many.
-        Raises DamagedError where one lies behind the end."""
-        if self._allocation is None:
-            return []
-        bits = self._bitmap
-        found: list[BlockNumber] = []
-        for byte in range(first >> 3, len(bits)):
-            if bits[byte]:
-                found += [
-                    number
-                    for number in range(byte << 3, (byte << 3) + 8)
-                    if bits[byte] >> (number & 7) & 1 and number >= first
-                ]
-                if len(found) >= most:
-                    break
-        if found and found[-1] + 1 > self._allocation.size // self.block_size:
-            raise DamagedError(f"an index of file {self._number} lacks blocks that are in use")
-        return found
+        self.damage: DamagedError | None = None
+        """Why the walk cannot lead to all nodes."""
+        self._order: list[BlockNumber] = []
+        self._visited = -1
+        self._level = 0
+        self._below: list[BlockNumber] = []
+        self._seen: set[BlockNumber] = set()
+        self._note(-1, self.root)
 
     async def blocks(self, numbers: Sequence[BlockNumber]) -> list[Node]:
         """Return blocks, ascending; neighbours are read together. Raises DamagedError."""
@@ -130,21 +118,6 @@ class Index:
             start = behind
         return nodes
 
-    async def blocks_until_damage(
-        self, numbers: Sequence[BlockNumber]
-    ) -> tuple[list[Node], DamagedError | None]:
-        """Return blocks as blocks() does, as far as they can be read, and why not further."""
-        try:
-            return await self.blocks(numbers), None
-        except DamagedError:
-            nodes: list[Node] = []
-        for number in numbers:
-            try:
-                nodes += await self.blocks([number])
-            except DamagedError as error:
-                return nodes, error
-        return nodes, None
-
     def _verified(self, data: bytes, start: ByteOffset, number: BlockNumber) -> Node:
         if data[start : start + 4] != b"INDX":
             raise DamagedError(f"index block {number} of file {self._number} is damaged")
@@ -160,14 +133,93 @@ class Index:
             raise DamagedError(f"index block {number} of file {self._number} belongs elsewhere")
         return node
 
-    async def child(self, vcn: int) -> Node:
-        """Return the node that an entry's VCN means. Raises DamagedError, also for a block that is
-        not in use."""
+    def _number_of(self, vcn: int) -> BlockNumber:
+        """Return the block that an entry's VCN means. Raises DamagedError, also for one that is not
+        in use."""
         number, rest = divmod(vcn * self._unit, self.block_size or 1)
         live = number >> 3 < len(self._bitmap) and self._bitmap[number >> 3] >> (number & 7) & 1
         if rest or not live:
             raise DamagedError(f"an index of file {self._number} leads to a block not in use")
-        return (await self.blocks([number]))[0]
+        return number
+
+    async def child(self, vcn: int) -> Node:
+        """Return the node that an entry's VCN means. Raises DamagedError."""
+        return (await self.blocks([self._number_of(vcn)]))[0]
+
+    # --- all nodes ----------------------------------------------------------------------------
+
+    async def walk(self, first: int, most: int) -> tuple[list[tuple[int, Node]], int, bool]:
+        """Return the next nodes of the walk through the tree, from a place in it on.
+
+        The walk goes level by level, each in the order of its blocks, so that places are the same
+        each time; the root is not in it. Returns places and nodes, the place behind them, and
+        whether the walk ends there. Damaged nodes are left out: what is wrong is in `damage`.
+        """
+        while self._visited < first and self._visited < len(self._order):
+            await self._visit(self._visited, min(first - self._visited, most))
+        known = len(self._order)
+        nodes = await self._visit(first, most)
+        # Now the nodes below these are known, too, but they are not among these.
+        behind = min(first + most, known)
+        return nodes, behind, behind >= len(self._order)
+
+    async def _visit(self, first: int, most: int) -> list[tuple[int, Node]]:
+        """Read some of the nodes that are known, and note where they lead to."""
+        places = range(first, min(first + most, len(self._order)))
+        numbers = [self._order[place] for place in places]
+        try:
+            nodes: list[Node | DamagedError] = list(await self.blocks(numbers))
+        except DamagedError:
+            nodes = []
+            for number in numbers:
+                try:
+                    nodes += await self.blocks([number])
+                except DamagedError as error:
+                    nodes.append(error)
+        found = []
+        for place, node in zip(places, nodes, strict=True):
+            self._note(place, node)
+            if not isinstance(node, DamagedError):
+                found.append((place, node))
+        return found
+
+    def _note(self, place: int, node: Node | DamagedError) -> None:
+        """Put the nodes below one into the walk, unless that was done before. No await in here:
+        others may be walking, too."""
+        if place != self._visited:
+            return
+        self._visited += 1
+        if isinstance(node, DamagedError):
+            self.damage = node
+        else:
+            self._note_children(node)
+        if self._visited == len(self._order):  # all of a level
+            self._level += 1
+            if self._below and self._level > self._depth:
+                self.damage = DamagedError(f"an index of file {self._number} is too deep")
+                self._below.clear()
+            self._order += sorted(self._below)
+            self._below.clear()
+
+    def _note_children(self, node: Node) -> None:
+        try:
+            vcns = decode_children(node)
+        except DamagedError as error:
+            self.damage = error
+            return
+        for vcn in vcns:
+            try:
+                number = self._number_of(vcn)
+            except DamagedError as error:
+                self.damage = error
+                continue
+            if number in self._seen:
+                self.damage = DamagedError(f"an index of file {self._number} turns back")
+                continue
+            self._seen.add(number)
+            self._below.append(number)
+
+    # --- one key ------------------------------------------------------------------------------
 
     async def find(self, key: Any, key_of: Callable[[bytes], Any]) -> list[tuple[Node, Entry]]:
         """Return all entries with a key, in order.
@@ -254,6 +306,25 @@ def decode_entries(node: Node) -> list[Entry]:
             break
         key = data[position + _ENTRY_SIZE : position + _ENTRY_SIZE + key_length]
         found.append(Entry(head, position, key, child, last=False))
+        position = behind
+    raise DamagedError("a node of an index is damaged")
+
+
+def decode_children(node: Node) -> list[int]:
+    """Return the VCNs of the nodes below one. Raises DamagedError."""
+    data, position, end = node
+    found = []
+    while position + _ENTRY_SIZE <= end:
+        _, length, _, flags = _ENTRY.unpack_from(data, position)
+        behind = position + length
+        if length < _ENTRY_SIZE + 8 * (flags & _HAS_CHILD) or behind > end:
+            break
+        if flags & _HAS_CHILD:
+            found.append(_BLOCK_VCN.unpack_from(data, behind - 8)[0])
+        elif not found:
+            return []  # a leaf: its first entry leads nowhere
+        if flags & _IS_LAST:
+            return found
         position = behind
     raise DamagedError("a node of an index is damaged")
 

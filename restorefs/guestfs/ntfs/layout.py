@@ -160,9 +160,12 @@ _UPDATE_SEQUENCE = struct.Struct("<HH")
 
 def apply_fixups(data: bytes, start: ByteOffset, size: ByteLength) -> bytes:
     """Return a record of `size` bytes with the ends of its strides put back ("concepts",
-    fixup). Raises DamagedError where one of them was not written together with the rest."""
+    fixup). Raises DamagedError where one of them was not written together with the rest.
+
+    A sequence may be longer than it needs to be (libfsntfs, "The fix-up values").
+    """
     offset, count = _UPDATE_SEQUENCE.unpack_from(data, start + 4)
-    if (count - 1) * STRIDE != size:
+    if (count - 1) * STRIDE < size:
         raise DamagedError("a record has no update sequence")
     array = data[start + offset : start + offset + 2 * count]
     if offset + 2 * count > STRIDE - 2 or len(array) != 2 * count:

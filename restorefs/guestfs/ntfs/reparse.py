@@ -134,6 +134,9 @@ def decode_eas(data: bytes) -> dict[bytes, bytes]:
     return found
 
 
+_MAX_MAJOR, _MAX_MINOR = (1 << 12) - 1, (1 << 20) - 1  # of Linux
+
+
 class WslMetadata(NamedTuple):
     """What WSL keeps about a file, None for what it does not."""
 
@@ -153,5 +156,7 @@ def decode_wsl(eas: dict[bytes, bytes]) -> WslMetadata:
     device = eas.get(b"$LXDEV", b"")
     rdev = None
     if len(device) == 8:
-        rdev = os.makedev(*struct.unpack("<II", device))
+        major, minor = struct.unpack("<II", device)
+        if major <= _MAX_MAJOR and minor <= _MAX_MINOR:
+            rdev = os.makedev(major, minor)
     return WslMetadata(number(b"$LXMOD"), number(b"$LXUID"), number(b"$LXGID"), rdev)

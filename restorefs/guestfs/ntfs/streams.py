@@ -28,6 +28,7 @@ from restorefs.guestfs.ntfs.runs import HOLE, Runs
 from restorefs.guestfs.pieces import PieceReader
 
 _MAX_UNIT_BITS = 16
+_USUAL_UNIT_BITS = 4
 _MAX_UNIT: ByteLength = 64 << 20
 _MAX_SIZE: ByteLength = 1 << 62
 
@@ -77,8 +78,9 @@ async def read_pieces(pieces: Sequence[Attribute], boot: Boot, limits: Limits) -
     if first.flags & COMPRESSION_MASK not in (0, COMPRESSED):
         raise UnsupportedError(f"NTFS compression of type {first.flags & COMPRESSION_MASK}")
     unit_bits = 0
-    if first.flags & COMPRESSED and sizes.unit_bits:
-        unit_bits = sizes.unit_bits + boot.cluster_bits
+    if first.flags & COMPRESSED:
+        # Windows XP did not always say it (libfsntfs, "Compression unit size").
+        unit_bits = (sizes.unit_bits or _USUAL_UNIT_BITS) + boot.cluster_bits
         if sizes.unit_bits > _MAX_UNIT_BITS or 1 << unit_bits > _MAX_UNIT:
             raise DamagedError(f"an attribute claims compression units of 2**{unit_bits} bytes")
     runs = Runs()
