@@ -32,7 +32,7 @@ async def opened(volume: Volume, **options: str) -> tuple[FatFilesystem, MemoryD
 
 async def names(volume: Volume, **options: str) -> list[str]:
     fs, _ = await opened(volume, **options)
-    return [each.name.decode() for each in await entries_of(fs, fs.root)]
+    return [each.name.decode(errors="replace") for each in await entries_of(fs, fs.root)]
 
 
 async def content(fs: FatFilesystem, device: MemoryDevice, name: bytes) -> bytes:

@@ -23,7 +23,8 @@ async def read_geometry(reader: PieceReader) -> Geometry | None:
     """Read the boot sector; None where it is no FAT's. Raises StorageError."""
     if reader.device.size < BOOT_SECTOR_SIZE:
         return None
-    return decode_boot_sector(await reader.read(0, BOOT_SECTOR_SIZE))
+    # Not through the reader: a piece would have some of the first FAT too, which may be unreadable.
+    return decode_boot_sector(await reader.device.read(0, BOOT_SECTOR_SIZE))
 
 
 def require_readable(geometry: Geometry) -> None:

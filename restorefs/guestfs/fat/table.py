@@ -137,13 +137,13 @@ class Table:
         """Follow a chain in one copy of the table.
 
         A chain that ends cannot have run in a circle. One that has not ended where it might is
-        followed on, without being kept, until it ends or must have come round (Brent's
-        algorithm, over the first clusters of its runs).
+        followed on, without being kept, until it ends or must have come round: the first cluster
+        of some run is marked, of later and later ones, until it is met again (Brent's algorithm).
         """
         places, clusters = array("I"), array("I")
         bound = 4 * needed + 16
         kept = walked = 0
-        cluster, mark, mark_at, laps, power = first, 0, 0, 0, 1
+        cluster, mark, mark_at = first, 0, 0
         while self.is_cluster(cluster) and walked < bound:
             if cluster == mark:
                 length = await self._length_to_repetition(copy, first, walked - mark_at)
@@ -151,9 +151,8 @@ class Table:
                 if whole or length < needed:
                     return chain.cut(min(length, kept), "it runs in a circle")
                 return chain
-            if laps == power:
-                mark, mark_at, laps, power = cluster, walked, 0, power * 2
-            laps += 1
+            if walked > 2 * mark_at:
+                mark, mark_at = cluster, walked
             count, behind = await self._run(copy, cluster, bound - walked)
             if kept < needed:
                 if len(places) >= self._limits.extents_per_map:
