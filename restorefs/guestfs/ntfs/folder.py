@@ -120,8 +120,14 @@ class Folders:
             number = reference & RECORD_MASK
             if number <= hidden and (number == ROOT or hidden != ROOT):
                 continue
-            shown, possible = shown_or_repaired(name)
-            names.append(new(Name, (shown, reference, base | end, not possible)))
+            impossible = False
+            try:
+                text = name.decode("utf-16-le").encode()
+            except UnicodeError:
+                text = b""  # a surrogate alone
+            if len(text) < 3 or b"/" in text or b"\0" in text:
+                text, impossible = shown_or_repaired(name)
+            names.append(new(Name, (text, reference, base | end, impossible)))
 
     # --- lookup -------------------------------------------------------------------------------
 
@@ -183,7 +189,7 @@ class Folders:
                 for record in records:
                     if record[0] == wanted or (upcase and upcase.key(record[0]) == key):
                         matches.append(record)
-                    elif REPLACEMENT in name and shown_or_repaired(record[0]) == (name, False):
+                    elif REPLACEMENT in name and shown_or_repaired(record[0]) == (name, True):
                         damage = DamagedError("this name in a folder is damaged")
             if complete:
                 break

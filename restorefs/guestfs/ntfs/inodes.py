@@ -20,6 +20,7 @@ from restorefs.guestfs.ntfs.attributes import (
     WOF_STREAM,
     Summary,
     plain_attributes,
+    quick_attributes,
     special_attributes,
     stream_attributes,
     summarise,
@@ -54,7 +55,8 @@ _STREAM_SHIFT = 48
 _MAX_STREAMS = (1 << 15) - 2
 _NOTHING = (1 << 15) - 1
 """The place of what a folder names, but is not there: the record is another file's by now."""
-_PACE = 128
+_PACE = 256
+_TYPE_MASK = 0o170000
 _NO_WSL = WslMetadata(None, None, None, None)
 
 
@@ -171,12 +173,18 @@ class Inodes:
             inode = number or MFT_INODE
             kind, attributes = 0, None
             record = records.get(number)
-            if impossible or (record and _is_stale(record, reference)):
-                inode = _NOTHING << _STREAM_SHIFT | inode
-            elif record:
-                with suppress(DamagedError, NotFoundError, UnsupportedError):
-                    attributes = await self._of_record(record, number)
-                    kind = stat.S_IFMT(attributes[1])
+            if record is not None and not impossible:
+                attributes = quick_attributes(record, inode, reference >> 48)
+                if attributes is not None:
+                    kind = attributes[1] & _TYPE_MASK
+                elif _is_stale(record, reference):
+                    inode |= _NOTHING << _STREAM_SHIFT
+                else:
+                    with suppress(DamagedError, NotFoundError, UnsupportedError):
+                        attributes = await self._of_record(record, number)
+                        kind = attributes[1] & _TYPE_MASK
+            elif impossible:
+                inode |= _NOTHING << _STREAM_SHIFT
             entries.append(new(DirEntry, (name, inode, kind, cookie, attributes)))
         return entries
 
@@ -185,10 +193,7 @@ class Inodes:
         file, attribute_lists = decode_file(record, number)
         if attribute_lists:
             file = await self._files.file(number)
-        summary = summarise(file)
-        if summary[5] is None and summary[6] is None:
-            return plain_attributes(file, summary, number or MFT_INODE)
-        return await self._of_file(file, summary)
+        return await self._of_file(file, summarise(file))
 
 
 def _is_stale(record: bytes, reference: int) -> bool:

@@ -170,15 +170,16 @@ def apply_fixups(data: bytes, start: ByteOffset, size: ByteLength) -> bytes:
     array = data[start + offset : start + offset + 2 * count]
     if offset + 2 * count > STRIDE - 2 or len(array) != 2 * count:
         raise DamagedError("a record's update sequence lies outside of it")
-    record = bytearray(data[start : start + size])
     number = array[:2]
+    parts = []
     position = 2
-    for end in range(STRIDE - 2, size, STRIDE):
-        if record[end : end + 2] != number:
+    for end in range(start + STRIDE - 2, start + size, STRIDE):
+        if data[end : end + 2] != number:
             raise DamagedError("a record was not written completely (its fixups do not match)")
-        record[end : end + 2] = array[position : position + 2]
+        parts.append(data[end + 2 - STRIDE : end])
+        parts.append(array[position : position + 2])
         position += 2
-    return bytes(record)
+    return b"".join(parts)
 
 
 class Header(NamedTuple):
@@ -199,7 +200,7 @@ _FIRST_WITH_NUMBER = 0x30
 
 def decode_header(record: bytes) -> Header:
     """Decode a file record's header ("concepts", file record)."""
-    return Header._make(_HEADER.unpack_from(record))
+    return tuple.__new__(Header, _HEADER.unpack_from(record))
 
 
 def checked_record(data: bytes, start: ByteOffset, size: ByteLength, number: RecordNumber) -> bytes:

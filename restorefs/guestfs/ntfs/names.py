@@ -21,15 +21,13 @@ def shown(name: bytes) -> bytes:
 
 
 def shown_or_repaired(name: bytes) -> tuple[bytes, bool]:
-    """Return a stored name as shown(), and whether it is a possible one: in one that is not,
-    U+FFFD stands for what cannot be in a name."""
+    """Return a stored name as shown(), and whether it is an impossible one: in that, U+FFFD stands
+    for what cannot be in a name."""
     text = shown(name)
-    if b"/" not in text and b"\0" not in text and text not in (b"", b".", b".."):
-        return text, True
     if text in (b".", b".."):
-        return REPLACEMENT * len(text), False
-    text = text.replace(b"/", REPLACEMENT).replace(b"\0", REPLACEMENT)
-    return text or REPLACEMENT, False
+        return REPLACEMENT * len(text), True
+    repaired = text.replace(b"/", REPLACEMENT).replace(b"\0", REPLACEMENT) or REPLACEMENT
+    return repaired, repaired != text
 
 
 def stored(name: bytes) -> bytes:
