@@ -7,6 +7,8 @@ and other readers see it too, where they can.
 import os
 import random
 import stat
+import struct
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -40,8 +42,9 @@ from tests.images.ntfs_bytes import (
     reparse,
     symlink,
     unicode_upcase,
+    utf16,
 )
-from tests.real.ntfs_built import assert_others_agree, built, ntfs_3g, opened, pyfsntfs
+from tests.real.ntfs_built import assert_others_agree, built, encoded, ntfs_3g, opened, pyfsntfs
 
 NUMBERS = random.Random(3)
 NOISE = NUMBERS.randbytes(300_000)
@@ -130,6 +133,28 @@ async def test_the_last_bytes_of_the_volume(tmp_path: Path) -> None:
     async with built(again, tmp_path) as found:
         assert found.device.size // 4096 == clusters
         assert await found.content("last") == content
+
+
+async def test_a_volume_of_8_tib(tmp_path: Path) -> None:
+    """Runs go there and back again, by more than 31 bits of sectors."""
+    volume = Volume(cluster=2 << 20)
+    near = volume.store(NOISE[:100])
+    volume.allocate(1 << 22)
+    far = volume.store(NOISE[100:200])
+    runs = [*near, *far, *volume.store(NOISE[200:300])]
+    runs.append((near[0][0], 1))
+    size = 3 * (2 << 20) + 100
+    volume.file("file", holding(runs, size))
+    image = volume.write(tmp_path / "built.img")
+    async with opened(image) as found:
+        inode = await found.find("file")
+        for number, start in enumerate((0, 100, 200, 0)):
+            data = await found.content_of(inode, number * (2 << 20), 100)
+            assert data == NOISE[start : start + 100]
+        assert found.fs.identity.size == image.stat().st_size - 512
+    with ntfs_3g(image) as root, open(root + b"/file", "rb") as file:
+        file.seek(2 << 20)
+        assert file.read(100) == NOISE[100:200]
 
 
 # $MFT
@@ -450,6 +475,52 @@ async def test_any_volume(seed: int, tmp_path: Path) -> None:
                 part = content[start : start + numbers.randrange(1, 30_000)]
                 assert await found.content_of(inode, start, len(part)) == part
     assert_others_agree(tmp_path / "built.img", expected, libfsntfs=False)
+
+
+LETTERS = "abcABC\u00e9\u00c9\u00df\u017f_~\u03a3\u03c3\u03c2\udc80\U0001f600\u65e5"
+"""With and without upper case, with two lower-case forms, above U+FFFF, and half of such."""
+
+
+def folded(volume: Volume, name: str) -> tuple[int, ...]:
+    """Return what is equal for names that are equal but for case."""
+    units = struct.unpack(f"<{len(utf16(name)) // 2}H", utf16(name))
+    return tuple(volume.upcase[unit] for unit in units)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_folder(seed: int, tmp_path: Path) -> None:
+    """Trees of one to many levels: every name is listed and found, and so is one in other case
+    where it can only mean that one file."""
+    numbers = random.Random(seed)
+    volume = Volume(cluster=(512, 1024, 4096, 65_536)[seed % 4], index=(1024, 4096)[seed % 2])
+    leaf_entries = (1, 2, 3, 7, 1 << 30)[seed % 5]
+    folder = volume.folder("folder", leaf_entries=leaf_entries, index_pieces=1 + seed % 3)
+    names: set[str] = set()
+    while len(names) < (400, 30)[seed % 2]:
+        names.add("".join(numbers.choices(LETTERS, k=numbers.choice((1, 2, 3, 4, 30)))))
+    for name in names:
+        volume.resident(name, name.encode("utf-8", "surrogatepass")[:200], parent=folder)
+    alike = defaultdict(list)
+    for name in names:
+        alike[folded(volume, name)].append(name)
+    async with built(volume, tmp_path) as found:
+        entries = await found.entries("folder")
+        assert set(entries) == {encoded(name) for name in names}
+        inode = await found.find("folder")
+        for name in names:
+            assert await found.fs.lookup(inode, encoded(name)) == entries[encoded(name)].inode
+            other = name.swapcase()
+            if other in names:
+                continue
+            meant = alike.get(folded(volume, other), [])
+            if len(meant) == 1:
+                expected = entries[encoded(meant[0])].inode
+                assert await found.fs.lookup(inode, encoded(other)) == expected
+            else:
+                with pytest.raises(NotFoundError):
+                    await found.fs.lookup(inode, encoded(other))
+    with ntfs_3g(tmp_path / "built.img") as root:
+        assert set(os.listdir(root + b"/folder")) == set(entries)  # noqa: PTH208
 
 
 # Names
