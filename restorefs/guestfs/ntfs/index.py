@@ -291,7 +291,8 @@ def decode_entries(node: Node) -> list[Entry]:
     """Decode the entries of a node, the last one, which has no key, included. Raises
     DamagedError."""
     data, position, end = node
-    found = []
+    found: list[Entry] = []
+    new = tuple.__new__
     while position + _ENTRY_SIZE <= end:
         head, length, key_length, flags = _ENTRY.unpack_from(data, position)
         behind = position + length
@@ -305,7 +306,7 @@ def decode_entries(node: Node) -> list[Entry]:
         if _ENTRY_SIZE + key_length > length - child_size:
             break
         key = data[position + _ENTRY_SIZE : position + _ENTRY_SIZE + key_length]
-        found.append(Entry(head, position, key, child, last=False))
+        found.append(new(Entry, (head, position, key, child, False)))
         position = behind
     raise DamagedError("a node of an index is damaged")
 

@@ -49,12 +49,20 @@ class Upcase:
         if len(table) != UPCASE_SIZE:
             raise DamagedError(f"$UpCase has {len(table)} bytes instead of {UPCASE_SIZE}")
         self._table = _units(table)
+        # Most names are ASCII, and for those a table of bytes does.
+        ascii_part = self._table[:128].tolist()
+        self._ascii = bytes(ascii_part) + bytes(128) if max(ascii_part) < 128 else None
 
     def key(self, name: bytes) -> bytes:
         """Return what names are ordered by in an index, and equal in but for case.
 
         Two keys compare as the format's COLLATION_FILE_NAME does: unit by unit, as numbers.
         """
+        low = name[::2]
+        if self._ascii and low.isascii() and name[1::2] == bytes(len(low)):
+            upper = bytearray(len(name))
+            upper[1::2] = low.translate(self._ascii)
+            return bytes(upper)
         table = self._table
         key = array("H", [table[unit] for unit in _units(name)])
         if sys.byteorder == "little":
