@@ -100,7 +100,7 @@ async def test_lower_case_flags_count(fat_images: Images) -> None:
                 b"lower.txt": 0x18,
                 b"lowbase.TXT": 0x08,
                 b"LOWEXT.txt": 0x10,
-                b"lownoext": 0x18,
+                b"lownoext": 0x08,
             }.items():
                 entry = await device.read(listed[name] * 32, 32)
                 assert entry[12] == flags
