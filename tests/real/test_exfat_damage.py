@@ -10,7 +10,7 @@ from restorefs.guestfs.exfat.directory import utf16_of
 from restorefs.guestfs.exfat.reader import ExfatFilesystem
 from restorefs.guestfs.exfat.upcase import name_hash
 from restorefs.guestfs.registry import identify
-from tests.contracts.devices import MemoryDevice
+from tests.contracts.devices import MemoryDevice, WatchedDevice
 from tests.images.exfat import (
     ACCESSED,
     ACCESSED_ZONE,
@@ -253,6 +253,40 @@ async def test_a_damaged_set_costs_its_own_name(at: int, image: Image) -> None:
     last = (await fs.readdir(folder)).entries[-1].cookie
     with pytest.raises(DamagedError):
         await again.readdir(folder, last)
+
+
+async def test_two_listings_of_a_damaged_folder_in_turn(exfat_images: Images) -> None:
+    image = Image(exfat_images("exfat_512").read_bytes())
+    fs, _ = await open_changed(image)
+    folder = await fs.lookup(await fs.lookup(fs.root, b"folders"), b"many")
+    whole, _ = await listed(fs, folder)
+    image.data[(await fs.readdir(folder)).entries[0].inode * 32 + 5] ^= 1
+    device = WatchedDevice(MemoryDevice(bytes(image.data)))
+    fs = await ExfatFilesystem.open(device)
+    cookies, ended, found = [0, 0], [False, False], [0, 0]
+    while not all(ended):
+        for number in (0, 1, 1):
+            try:
+                entries, complete = await fs.readdir(folder, cookies[number])
+            except DamagedError:
+                ended[number] = True
+                continue
+            assert not complete
+            cookies[number] = entries[-1].cookie
+            found[number] += len(entries)
+    assert found == [len(whole) - 1] * 2
+
+
+async def test_the_parent_of_a_folder_whose_content_is_lost(exfat_images: Images) -> None:
+    image = Image(exfat_images("exfat_512").read_bytes())
+    image.put("deep-5", FIRST_CLUSTER, "<I", 0)
+    fs, _ = await open_changed(image)
+    folder = fs.root
+    for number in range(6):
+        folder, parent = await fs.lookup(folder, b"deep-%d" % number), folder
+    assert await fs.lookup(folder, b"..") == parent
+    with pytest.raises(DamagedError):
+        await fs.readdir(folder)
 
 
 async def test_names_behind_the_end_of_a_folder(image: Image) -> None:

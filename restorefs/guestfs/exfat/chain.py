@@ -27,7 +27,8 @@ _PAGE_BITS = 14  # entries of the FAT in a page: 64 KiB of it
 _PAGE = 1 << _PAGE_BITS
 _KEPT_PAGES = 16
 _GALLOP = 1024
-_KEPT_RUNS = 2 << 20
+_KEPT_RUNS = 2 << 20  # of 8 bytes
+_RUNS_FOR_A_CHAIN = 64  # what a chain takes besides
 _STEPS_BETWEEN_CHECKPOINTS = 50_000
 _SORTED_IN_THE_LOOP = 10_000
 _CYCLE = "a chain of clusters comes back to one of its own"
@@ -161,11 +162,14 @@ class Chains:
                 self._locks.pop(key, None)
 
     def _keep(self, key: tuple[int, int], chain: Chain) -> None:
+        before = self._kept.pop(key, None)
+        if before is not None:
+            self._kept_runs -= before.runs + _RUNS_FOR_A_CHAIN
         self._kept[key] = chain
-        self._kept_runs += chain.runs + 64
+        self._kept_runs += chain.runs + _RUNS_FOR_A_CHAIN
         while self._kept_runs > _KEPT_RUNS and len(self._kept) > 1:
             _, old = self._kept.popitem(last=False)
-            self._kept_runs -= old.runs + 64
+            self._kept_runs -= old.runs + _RUNS_FOR_A_CHAIN
 
     def extents(self, chain: Chain, offset: ByteOffset, length: ByteLength) -> list[Extent]:
         """Return where a range of what a chain holds lies.

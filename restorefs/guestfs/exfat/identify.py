@@ -24,7 +24,7 @@ from restorefs.guestfs.exfat.upcase import (
 from restorefs.guestfs.limits import Limits
 from restorefs.guestfs.pieces import PieceReader
 
-_ROOT_BYTES_LOOKED_AT = 256 << 10
+_ROOT_BYTES_LOOKED_AT = 64 << 10
 _SECTOR_BITS = range(9, 13)
 
 

@@ -9,7 +9,7 @@ Concurrency: any number of calls may be in flight; the parts keep only what neve
 import stat
 from collections.abc import Mapping
 from contextlib import aclosing
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
 from restorefs.errors import (
@@ -55,6 +55,15 @@ _ROOT_MODE = stat.S_IFDIR | 0o755
 _DOS_ATTRIBUTES = 0x37  # read-only, hidden, system, folder, archive
 
 
+class _Checked(NamedTuple):
+    """A part of a folder that was looked at."""
+
+    error: RestoreError | None
+
+
+_NOTHING = _Checked(None)
+
+
 class ExfatFilesystem(GuestFilesystem):
     """An exFAT file system."""
 
@@ -79,8 +88,8 @@ class ExfatFilesystem(GuestFilesystem):
         self._files = FileTable(reader, found.boot, chains)
         self._names = Names(self._files, volume.upcase)
         self._parents = Parents(self._folder)
-        # What was wrong in front of the last cookie given of a folder.
-        self._looked_at: Lru[Inode, tuple[int, RestoreError | None]] = Lru(_KEPT_STATES)
+        # What is wrong in front of the cookies that were given.
+        self._errors_before: Lru[tuple[Inode, int], _Checked] = Lru(_KEPT_STATES)
 
     @classmethod
     async def probe(cls, device: BlockDevice) -> Identity | None:
@@ -112,12 +121,10 @@ class ExfatFilesystem(GuestFilesystem):
         return await self._files.attributes(inode)
 
     async def lookup(self, folder: Inode, name: bytes) -> Inode:
-        opened = await self._folder(folder)
-        if name == b".":
-            return folder
-        if name == b"..":
-            return await self._parents.parent(folder)
-        found = await self._names.find(opened, name)
+        if name in (b".", b".."):
+            await self._folder_set(folder)
+            return folder if name == b"." else await self._parents.parent(folder)
+        found = await self._names.find(await self._folder(folder), name)
         self._parents.learn(folder, [(found, await self._files.file(found))])
         return found
 
@@ -135,7 +142,7 @@ class ExfatFilesystem(GuestFilesystem):
         self._parents.learn(folder, window.found)
         entries = [self._entry(start, found) for found in window.found]
         if not window.complete:
-            self._note(folder, cookie, entries[-1].cookie, error)
+            self._note_error(folder, cookie, entries[-1].cookie, error)
             return Listing(entries, False)
         error = await self._error_before(opened, cookie) or error
         if error is None:
@@ -179,18 +186,24 @@ class ExfatFilesystem(GuestFilesystem):
 
     async def _folder(self, inode: Inode) -> Folder:
         """Raises NotAFolderError, NotFoundError, DamagedError, UnsupportedError."""
-        if inode == ROOT_INODE:
-            chain = self._root_chain
-        else:
-            file = await self._files.file(inode)
-            if not file.is_folder:
-                raise NotAFolderError(f"inode {inode} is not a folder")
+        chain = self._root_chain
+        file = await self._folder_set(inode)
+        if file is not None:
             _require_known(file)
             if file.length > min(LARGEST_FOLDER, self._limits.folder_bytes):
                 raise DamagedError(f"folder {inode} claims {file.length} bytes")
             chain = await self._files.chain(file, file.length)
-        is_root = inode == ROOT_INODE
-        return Folder(self._reader, self._chains, inode, chain, is_root=is_root)
+        return Folder(self._reader, self._chains, inode, chain, is_root=file is None)
+
+    async def _folder_set(self, inode: Inode) -> FileSet | None:
+        """Return a folder's set, None for the root, which has none. Raises NotAFolderError,
+        NotFoundError, DamagedError."""
+        if inode == ROOT_INODE:
+            return None
+        file = await self._files.file(inode)
+        if not file.is_folder:
+            raise NotAFolderError(f"inode {inode} is not a folder")
+        return file
 
     def _entry(self, start: ByteOffset, found: Found) -> DirEntry:
         inode, file = found
@@ -203,28 +216,30 @@ class ExfatFilesystem(GuestFilesystem):
         # Not DirEntry(...): this is the innermost loop of every listing.
         return tuple.__new__(DirEntry, (file.name, inode, kind, cookie_of(start, file), attributes))
 
-    def _note(
+    def _note_error(
         self, folder: Inode, cookie: int, next_cookie: int, error: RestoreError | None
     ) -> None:
-        """Keep what was wrong in a part of a folder, if that begins where the one before ended."""
-        known, before = self._looked_at.get(folder) or (0, None)
-        if cookie in (0, known):
-            self._looked_at.put(folder, (next_cookie, (before if cookie else None) or error))
+        """Keep what was wrong between two cookies, where it is known what was in front of them."""
+        before = self._errors_before.get((folder, cookie)) if cookie else _NOTHING
+        if before is not None:
+            checked = _Checked(before.error or error)
+            self._errors_before.put((folder, next_cookie), checked)
 
     async def _error_before(self, folder: Folder, cookie: int) -> RestoreError | None:
         """Return what is wrong in a folder in front of a cookie."""
         if not cookie:
             return None
-        known, error = self._looked_at.get(folder.inode) or (0, None)
-        if known != cookie:
-            error = None
+        checked = self._errors_before.get((folder.inode, cookie))
+        if checked is None:
+            error: RestoreError | None = None
             async with aclosing(folder.windows()) as windows:
                 async for window in windows:
                     error = error or window.error
                     if window.end >= cookie * ENTRY_SIZE:
                         break
-            self._looked_at.put(folder.inode, (cookie, error))
-        return error
+            checked = _Checked(error)
+            self._errors_before.put((folder.inode, cookie), checked)
+        return checked.error
 
 
 def _require_known(file: FileSet) -> None:
