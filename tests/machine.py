@@ -6,7 +6,7 @@ that the running kernel lacks: ntfs3, vfat, exfat. Knows no part of restorefs bu
 types. A missing tool or package skips a test as tests/tools.py says.
 
 The kernel is that of Debian's backports where there are any: ntfs3 is not in every stable kernel.
-It is kept below build/, and fetched by apt-get with lists of its own; the machine's are not touched.
+It is kept below build/, and fetched by apt-get with lists of its own; the system's stay as they are.
 
 Concurrency: plain blocking calls.
 """
@@ -18,11 +18,13 @@ import stat
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.manifest import Entry, Manifest, joined
+from tests.manifest import Entry, Manifest, joined, name_link_groups
 from tests.tools import require, run, unavailable
 
 CACHE = Path(__file__).parent.parent / "build" / "machine"
@@ -38,6 +40,9 @@ OUTPUT_SIZE = 64 << 20
 BOOT_SECONDS = 240
 RECORD, PART, END = b"\x1e@record ", b"\x1e@part ", b"\x1e@end"
 """What the machine writes between what it found; no name of a test has it."""
+
+SUM = re.compile(rb"^([0-9a-f]{64})  /mnt/(.*?)(?=\n?\Z|\n[0-9a-f]{64}  /mnt/|\n\x1e)", re.M | re.S)
+LINK = re.compile(rb"\x1e@link /mnt/(.*?)\x1e -> (.*?)\x1e\n", re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,8 @@ def look_at(disks: Sequence[Disk]) -> list[Manifest]:
     """Boot the machine and return, for each disk, what its kernel shows of it.
 
     Entries have mode, size, blocks, nlink, mtime_ns, target, digest (for all sizes the plain
-    SHA-256) and link_group; the other fields have no meaning. AssertionError where a disk cannot
-    be mounted, and with the console's text where the machine does not do what it should.
+    SHA-256) and link_group; the other fields have no meaning. AssertionError where a disk cannot be
+    mounted, and with the console's text where the machine does not do what it should.
     """
     require("qemu-system-x86_64", "busybox")
     kernel = get_kernel()
@@ -124,7 +129,7 @@ def parsed(part: bytes) -> Manifest:
     assert head == b"mounted", part[:1000]
     listed, _, sums = rest.partition(b"\n" + RECORD + b"sums\n")
     manifest: Manifest = {}
-    groups: dict[bytes, bytes] = {}
+    paths_of: defaultdict[bytes, list[bytes]] = defaultdict(list)
     for record in listed.split(RECORD)[1:]:
         fields, _, name = record.removesuffix(b"\n").partition(b" /mnt")
         mode, size, blocks, links, inode, *time = fields.split(b" ")
@@ -133,18 +138,17 @@ def parsed(part: bytes) -> Manifest:
             mode=int(mode, 16), size=int(size), blocks=int(blocks), nlink=int(links)
         )
         entry.mtime_ns = nanoseconds(b" ".join(time).decode())
-        entry.link_group = groups.setdefault(inode, path)
-    for digest, name in re.findall(rb"^([0-9a-f]{64})  /mnt/(.*?)(?=\Z|\n(?=[0-9a-f]{64}  /mnt/|\x1e))", sums, re.M | re.S):
+        paths_of[inode].append(path)
+    name_link_groups(manifest, paths_of.values())
+    for digest, name in SUM.findall(sums):
         manifest[name].digest = digest.decode()
-    for name, target in re.findall(rb"@link /mnt/(.*?)\x1e -> (.*?)\x1e\n", sums, re.S):
+    for name, target in LINK.findall(sums):
         manifest[name].target = target
     return manifest
 
 
 def nanoseconds(text: str) -> int:
     """Return a time as busybox prints it, "2026-11-23 15:55:06.174838556 +0000", since 1970."""
-    from datetime import UTC, datetime
-
     seconds, _, rest = text.partition(".")
     moment = datetime.strptime(seconds, "%Y-%m-%d %H:%M:%S").replace(tzinfo=UTC)
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
@@ -283,8 +287,7 @@ def download(folder: Path) -> Path:
     found = re.search(r"^Inst (linux-image-\d\S+)", planned, re.M)
     assert found, planned
     run(*apt, "download", found[1], cwd=folder, timeout=300)
-    (package,) = folder.glob("linux-image-*.deb")
-    return package
+    return next(folder.glob("linux-image-*.deb"))
 
 
 def release_codename() -> str:
@@ -308,12 +311,15 @@ def unpack(package: Path, folder: Path) -> None:
             (folder / f"{module}.ko").write_bytes(plain)
 
 
-def members(package: Path) -> Iterator[tuple[str, object]]:
-    """Yield the files of a package."""
+def members(package: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """Yield the files of a package, each with what reads it before the next is asked for."""
     with (
-        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE) as archive,
+        subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE
+        ) as archive,
         tarfile.open(fileobj=archive.stdout, mode="r|") as tar,
     ):
         for member in tar:
-            if member.isfile():
-                yield member.name, lambda member=member: tar.extractfile(member).read()
+            content = tar.extractfile(member)
+            if content is not None:
+                yield member.name, content.read
