@@ -6,7 +6,7 @@ that the running kernel lacks: ntfs3, vfat, exfat. Knows no part of restorefs bu
 types. A missing tool or package skips a test as tests/tools.py says.
 
 The kernel is that of Debian's backports where there are any: ntfs3 is not in every stable kernel.
-It is kept below build/, and fetched by apt-get with lists of its own; the system's stay as they are.
+It is kept below build/; apt-get fetches it with lists of its own, the system's stay as they are.
 
 Concurrency: plain blocking calls.
 """
@@ -14,7 +14,9 @@ Concurrency: plain blocking calls.
 import io
 import lzma
 import re
+import shutil
 import stat
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -37,6 +39,7 @@ MODULES = (
 NEEDED = {"vfat", "exfat", "ntfs3", "virtio_blk"}
 
 OUTPUT_SIZE = 64 << 20
+PT_INTERP = 3
 BOOT_SECONDS = 240
 RECORD, PART, END = b"\x1e@record ", b"\x1e@part ", b"\x1e@end"
 """What the machine writes between what it found; no name of a test has it."""
@@ -201,14 +204,24 @@ def make_initramfs(kernel: Kernel, disks: Sequence[Disk]) -> bytes:
     for folder in ("bin", "dev", "proc", "sys", "mnt", "modules"):
         add(archive, folder, stat.S_IFDIR | 0o755, b"")
     add(archive, "init", stat.S_IFREG | 0o755, init.encode())
-    busybox = Path(run("sh", "-c", "command -v busybox").strip())
-    add(archive, "bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes())
+    add(archive, "bin/busybox", stat.S_IFREG | 0o755, busybox())
     for number, name in enumerate(MODULES):
         if name in kernel.modules:
             content = kernel.modules[name].read_bytes()
             add(archive, f"modules/{number:02d}-{name}.ko", stat.S_IFREG | 0o644, content)
     add(archive, "TRAILER!!!", 0, b"")
     return archive.getvalue()
+
+
+def busybox() -> bytes:
+    """Return the program, if it is one that needs no libraries."""
+    program = Path(shutil.which("busybox") or "").read_bytes()
+    # elf(5), 64 bits: a header of type PT_INTERP names who loads the libraries.
+    start, size, count = struct.unpack_from("<32xQ14xHH", program)
+    headers = range(start, start + size * count, size)
+    if any(struct.unpack_from("<I", program, at)[0] == PT_INTERP for at in headers):
+        unavailable("busybox is not linked statically")
+    return program
 
 
 def add(archive: io.BytesIO, name: str, mode: int, content: bytes) -> None:
