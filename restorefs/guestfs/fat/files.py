@@ -65,12 +65,16 @@ class FileTable:
         return await self.attributes_of(inode, await self.entry(inode))
 
     async def attributes_of(self, inode: Inode, entry: Entry) -> Attributes:
-        """Return the attributes that an entry, known to be this inode's, says. Raises DamagedError,
-        without I/O for files."""
-        size = entry.size
-        if entry.is_folder:
-            size = await self._chain_size(entry.cluster(self.geometry.bits))
+        """Return the attributes that an entry, known to be this inode's, says. Raises
+        DamagedError."""
+        if not entry.is_folder:
+            return self.file_attributes(inode, entry)
+        size = await self._chain_size(entry.cluster(self.geometry.bits))
         return attributes_of(entry, inode, size, self.geometry.cluster_size)
+
+    def file_attributes(self, inode: Inode, entry: Entry) -> Attributes:
+        """Return the attributes of what is no folder, without I/O."""
+        return attributes_of(entry, inode, entry.size, self.geometry.cluster_size)
 
     async def _chain_size(self, cluster: int) -> ByteLength:
         return (await self.table.whole_chain(cluster)).length * self.geometry.cluster_size

@@ -37,8 +37,10 @@ class Stretch(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some entries of a folder. behind: the slot to go on at. ended: there are no more."""
+    """Some entries of a folder. start: what their slots count from. behind: the slot to go on at.
+    ended: there are no more."""
 
+    start: int
     found: list[Named]
     behind: int
     ended: bool
@@ -86,11 +88,11 @@ class Folder:
         Raises DamagedError where the folder goes on but nothing more can be read.
         """
         if await self._is_behind_end(slot):
-            return Part([], slot, True)
+            return Part(slot, [], slot, True)
         if slot >= self._slots:
             if self._fault:
                 raise DamagedError(f"a folder's chain of clusters breaks off: {self._fault}")
-            return Part([], slot, True)
+            return Part(slot, [], slot, True)
         # The name of the first entry may begin before it.
         start = max(0, slot - MOST_SLOTS + 1)
         data = await self.read(start * ENTRY_SIZE, (slot - start) * ENTRY_SIZE + window)
@@ -98,13 +100,11 @@ class Folder:
         decoded = decode_entries(data, self._codepage, last=last)
         behind = start + decoded.slots
         self._note(start, decoded)
-        found = [
-            named._replace(slot=start + named.slot)
-            for named in decoded.found
-            if start + named.slot >= slot
-        ]
+        found = decoded.found
+        while found and start + found[0].slot < slot:
+            del found[0]
         ended = decoded.ended or (behind >= self._slots and not self._fault)
-        return Part(found, behind, ended)
+        return Part(start, found, behind, ended)
 
     def _note(self, start: int, decoded: Decoded) -> None:
         behind = start + decoded.slots

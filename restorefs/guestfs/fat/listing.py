@@ -12,7 +12,7 @@ import trio
 
 from restorefs.errors import DamagedError
 from restorefs.guestfs.base import Attributes, DirEntry, Inode, Listing
-from restorefs.guestfs.fat.directory import Entry, Named
+from restorefs.guestfs.fat.directory import Entry
 from restorefs.guestfs.fat.files import FileTable
 from restorefs.guestfs.fat.search import Search
 
@@ -32,7 +32,9 @@ async def list_entries(files: FileTable, search: Search, inode: Inode, cookie: i
     slot, windows, ended = cookie, 0, False
     while not ended and not (entries and windows >= (_WINDOWS if cookie else 1)):
         try:
-            found, slot, ended = await folder.part(slot, _WINDOW if cookie else _FIRST_WINDOW)
+            start, found, slot, ended = await folder.part(
+                slot, _WINDOW if cookie else _FIRST_WINDOW
+            )
         except DamagedError:
             if not entries:
                 raise
@@ -42,25 +44,22 @@ async def list_entries(files: FileTable, search: Search, inode: Inode, cookie: i
                 if not entries:
                     raise DamagedError("a folder has an entry with an impossible name")
                 return Listing(entries, complete=False)
-            entries.append(await _entry(files, search, inode, folder.inode_at(each.slot), each))
+            place = start + each.slot
+            child = folder.inode_at(place)
+            attributes: Attributes | None
+            if each.entry.is_folder:
+                search.note_parent(child, inode)
+                attributes = await _folder_attributes(files, child, each.entry)
+                entries.append(DirEntry(each.name, child, stat.S_IFDIR, place + 1, attributes))
+            else:
+                attributes = files.file_attributes(child, each.entry)
+                entries.append(DirEntry(each.name, child, stat.S_IFREG, place + 1, attributes))
         windows += 1
         await trio.lowlevel.checkpoint()
     return Listing(entries, ended)
 
 
-async def _entry(
-    files: FileTable, search: Search, parent: Inode, inode: Inode, named: Named
-) -> DirEntry:
-    assert named.name is not None
-    kind = stat.S_IFREG
-    if named.entry.is_folder:
-        kind = stat.S_IFDIR
-        search.note_parent(inode, parent)
-    attributes = await _attributes(files, inode, named.entry)
-    return DirEntry(named.name, inode, kind, named.slot + 1, attributes)
-
-
-async def _attributes(files: FileTable, inode: Inode, entry: Entry) -> Attributes | None:
+async def _folder_attributes(files: FileTable, inode: Inode, entry: Entry) -> Attributes | None:
     try:
         return await files.attributes_of(inode, entry)
     except DamagedError:

@@ -103,7 +103,7 @@ class Search:
         slot, ended = 0, False
         while not ended:
             try:
-                found, slot, ended = await folder.part(slot)
+                start, found, slot, ended = await folder.part(slot)
             except DamagedError as error:
                 index.damage = error
                 break
@@ -111,7 +111,7 @@ class Search:
                 if each.name is None:
                     index.damage = DamagedError("a folder has an entry with an impossible name")
                     continue
-                child = folder.inode_at(each.slot)
+                child = folder.inode_at(start + each.slot)
                 index.add(each.name, each.alias, child)
                 if each.entry.is_folder:
                     self.note_parent(child, inode)
@@ -147,9 +147,9 @@ class Search:
         above = await self._files.folder_at(above_cluster)
         slot, ended = 0, False
         while not ended:
-            found, slot, ended = await above.part(slot)
+            start, found, slot, ended = await above.part(slot)
             for each in found:
                 if each.entry.is_folder and each.entry.cluster(bits) == cluster:
-                    return above.inode_at(each.slot)
+                    return above.inode_at(start + each.slot)
             await trio.lowlevel.checkpoint()
         raise DamagedError("the folder above a folder is in no other")

@@ -24,6 +24,8 @@ from restorefs.guestfs.limits import Limits
 from restorefs.guestfs.lru import Lru
 
 _PIECE_SIZE = 64 << 10
+_LARGEST_FOLDER = 8 << 20
+"""Four times what the format allows: 65,536 entries."""
 _KEPT_PIECES = 64
 _KEPT_CHAINS = 512
 _KEPT_LONG_CHAINS = 8
@@ -102,7 +104,7 @@ class Table:
     async def whole_chain(self, first: int) -> Chain:
         """Follow a folder's chain to its end, or to the limit of a folder's size. Raises
         StorageError."""
-        most = self._limits.folder_bytes // self._geometry.cluster_size
+        most = min(self._limits.folder_bytes, _LARGEST_FOLDER) // self._geometry.cluster_size
         return await self._believed(first, max(1, min(self._geometry.clusters, most)), whole=True)
 
     async def _believed(self, first: int, needed: int, *, whole: bool) -> Chain:
