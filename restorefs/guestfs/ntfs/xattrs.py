@@ -2,11 +2,7 @@
 
 Owns their names and the layouts of their values:
 
-- user.DOSATTRIB as Samba reads it, version 3 of xattr_DOSATTRIB in its published interface
-  definition (librpc/idl/xattr.idl), little-endian NDR: the DOS attributes as a text "0x20" with a
-  NUL, padded to a multiple of 2; 16-bit version, and again as the union's switch; padded to a
-  multiple of 4, 32-bit valid fields (0x11: attributes and creation time), attributes, EA size;
-  padded to a multiple of 8, 64-bit size and allocated size, FILETIMEs of creation and change.
+- user.DOSATTRIB as Samba reads it (guestfs/dosattrib.py).
 - system.ntfs_attrib_be, system.ntfs_crtime_be, system.ntfs_acl, system.ntfs_object_id,
   system.ntfs_dos_name, system.ntfs_reparse_data as NTFS-3G's documentation describes them
   ("Extended Attributes"): big-endian DOS attributes and creation time, the descriptor as stored,
@@ -17,9 +13,9 @@ Concurrency: any number of calls may be in flight.
 """
 
 import stat
-import struct
 
 from restorefs.errors import UnsupportedError
+from restorefs.guestfs import dosattrib
 from restorefs.guestfs.base import Inode
 from restorefs.guestfs.ntfs.attributes import Summary, summarise
 from restorefs.guestfs.ntfs.content import Content
@@ -30,8 +26,8 @@ from restorefs.guestfs.ntfs.layout import (
     DOS_FOLDER,
     FILE_NAME,
     OBJECT_ID,
-    Standard,
     decode_file_name,
+    to_ns,
 )
 from restorefs.guestfs.ntfs.names import shown
 from restorefs.guestfs.ntfs.reparse import KINDS, WOF
@@ -42,9 +38,6 @@ _LARGEST_NAME = 255
 _DOS_ATTRIBUTES = 0xFFFF
 _HIDDEN_BY_WOF = 0x0600  # sparse, reparse point
 _OBJECT_ID_BYTES = 64
-_DOSATTRIB = struct.Struct("<III")
-_DOSATTRIB_SIZES = struct.Struct("<QQQQ")
-_VALID_FIELDS = 0x11
 
 
 class Xattrs:
@@ -87,7 +80,7 @@ class Xattrs:
             found[b"system.ntfs_reparse_data"] = special.reparse.raw
         if kind is None or kind in (stat.S_IFREG, stat.S_IFDIR):
             # Linux has no user attributes on what is neither a file nor a folder.
-            found[b"user.DOSATTRIB"] = dosattrib(dos, standard)
+            found[dosattrib.NAME] = dosattrib.encode(dos & _DOS_ATTRIBUTES, to_ns(standard.created))
             await self._add_streams(found, file, summary)
         return found
 
@@ -114,15 +107,3 @@ def shown_dos(dos: int, file: File, special: Special) -> int:
         dos &= ~_HIDDEN_BY_WOF
     dos &= 0x0FFFFFFF
     return dos | DOS_FOLDER if file.is_folder else dos
-
-
-def dosattrib(dos: int, standard: Standard) -> bytes:
-    """Return the value of user.DOSATTRIB."""
-    dos &= _DOS_ATTRIBUTES
-    text = b"0x%x\0" % dos
-    text += b"\0" * (-len(text) % 2)
-    head = text + struct.pack("<HH", 3, 3)
-    head += b"\0" * (-len(head) % 4)
-    head += _DOSATTRIB.pack(_VALID_FIELDS, dos, 0)
-    head += b"\0" * (-len(head) % 8)
-    return head + _DOSATTRIB_SIZES.pack(0, 0, standard.created, 0)
