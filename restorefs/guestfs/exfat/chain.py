@@ -11,7 +11,7 @@ from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator
-from itertools import pairwise
+from operator import lt
 
 import trio
 
@@ -29,7 +29,7 @@ _KEPT_PAGES = 16
 _GALLOP = 1024
 _KEPT_RUNS = 2 << 20  # of 8 bytes
 _RUNS_FOR_A_CHAIN = 64  # what a chain takes besides
-_STEPS_BETWEEN_CHECKPOINTS = 50_000
+_STEPS_BETWEEN_CHECKPOINTS = 5_000
 _SORTED_IN_THE_LOOP = 10_000
 _CYCLE = "a chain of clusters comes back to one of its own"
 
@@ -80,32 +80,26 @@ class Chain:
 
     def first_repetition(self) -> int | None:
         """Return the place of the first cluster that comes for the second time, or None."""
-        runs = sorted((cluster, cluster + count) for cluster, count in self.pieces(0, self.length))
-        if all(one[1] <= other[0] for one, other in pairwise(runs)):
+        sound, repeated = 0, self.length
+        if not self._repeats(repeated):
             return None
-        seen: dict[int, bytearray] = {}
-        place = 0
-        for cluster, count in self.pieces(0, self.length):
-            repeated = _mark(seen, cluster, count)
-            if repeated is not None:
-                return place + repeated
-            place += count
-        return None
+        while repeated - sound > 1:
+            middle = (sound + repeated) // 2
+            if self._repeats(middle):
+                repeated = middle
+            else:
+                sound = middle
+        return sound
 
-
-def _mark(seen: dict[int, bytearray], cluster: int, count: int) -> int | None:
-    """Mark a run as seen; return which of its clusters is the first that was already."""
-    done = 0
-    while done < count:
-        page, start = divmod(cluster + done, _PAGE)
-        marks = seen.setdefault(page, bytearray(_PAGE))
-        end = min(_PAGE, start + count - done)
-        found = marks.find(1, start, end)
-        if found >= 0:
-            return done + found - start
-        marks[start:end] = b"\1" * (end - start)
-        done += end - start
-    return None
+    def _repeats(self, length: int) -> bool:
+        """Say whether a cluster comes twice among the first `length`."""
+        starts, ends = [], []
+        for cluster, count in self.pieces(0, length):
+            starts.append(cluster)
+            ends.append(cluster + count)
+        starts.sort()
+        ends.sort()
+        return any(map(lt, starts[1:], ends))
 
 
 class Chains:
