@@ -99,6 +99,7 @@ class Operations(pyfuse3.Operations):
     @handler
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         folder = self._folders[fh]
+        self._tree.check_there(folder.node)  # nothing is listed from memory when it has gone
         sent = False
         if start_id < _DOTS:
             dots = await self._dots(folder.node)

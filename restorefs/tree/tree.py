@@ -34,8 +34,12 @@ from restorefs.tree.presentation import Presentation
 from restorefs.volumes.base import WHOLE_DISK_INDEX
 
 ERROR_XATTR = b"user.restorefs.error"
-ABOVE_TTL = 1.0
-"""Seconds that a caller may keep what the catalog can change."""
+ABOVE_TTL = 5.0
+"""Seconds that a caller may keep what lies above the guests. A path there has one node id for ever;
+the catalog can only change whether it is there, its time, and where a link leads."""
+FLEETING_TTL = 1.0
+"""Seconds that a caller may keep what a name in a disk's folder means: the disk may come to be
+another backup's."""
 GUEST_TTL = 86_400.0
 """Seconds that a caller may keep what lies in a guest: it never changes."""
 
@@ -73,6 +77,7 @@ class Tree:
 
     def __init__(self, pool: Pool, presentation: Presentation, started_ns: int) -> None:
         """`started_ns` is the time shown for folders that have none of their own."""
+        self._owner = os.geteuid(), os.getegid()
         self.namespace = Namespace((), started_ns)
         self._pool = pool
         self._presentation = presentation
@@ -172,6 +177,13 @@ class Tree:
             inode = _inode(guest_node, guest.filesystem.root)
             return self._presentation.xattrs(await guest.filesystem.xattrs(inode))
 
+    def check_there(self, node: NodeId) -> None:
+        """Raise GoneError for a node whose backup left the catalog; never attaches."""
+        if is_above(node):
+            self._above(node)
+        else:
+            self._guest_node(node)
+
     def check_open(self, node: NodeId) -> None:
         """Raise IsAFolderError or GoneError for what cannot be read; never attaches."""
         if is_above(node):
@@ -202,8 +214,7 @@ class Tree:
         return Entry(above.node, attributes, ABOVE_TTL)
 
     def _plain(self, mode: int, time_ns: int) -> Attributes:
-        uid, gid = os.geteuid(), os.getegid()
-        return Attributes(0, mode, 2, uid, gid, 0, 0, 0, time_ns, time_ns, time_ns)
+        return Attributes(0, mode, 2, *self._owner, 0, 0, 0, time_ns, time_ns, time_ns)
 
     def _list_above(self, above: Above, cookie: int) -> list[Listed]:
         """List in the order of the node ids: a cookie stays true when others come and go."""
@@ -250,7 +261,7 @@ class Tree:
             guest = await disk.guest(index)
             attributes = await guest.filesystem.attributes(guest.filesystem.root)
         except RestoreError:
-            return Entry(node, self._plain(stat.S_IFDIR | 0o555, self._started_ns), ABOVE_TTL)
+            return Entry(node, self._plain(stat.S_IFDIR | 0o555, self._started_ns), FLEETING_TTL)
         return self._guest_entry(node, attributes)
 
     # --- inside a guest -----------------------------------------------------------------------
@@ -312,7 +323,7 @@ class Tree:
 def _fleeting(entry: Entry) -> Entry:
     """Return an entry that is found by a name above the guests: the name may come to mean another
     backup's disk, so nobody may keep it for long."""
-    return entry._replace(ttl=ABOVE_TTL)
+    return entry._replace(ttl=FLEETING_TTL)
 
 
 def _inode(where: GuestNode, root: int) -> int:

@@ -84,6 +84,7 @@ def gallery(ext_images: Images, tmp_path_factory: pytest.TempPathFactory) -> Ite
     require_root()
     folder = tmp_path_factory.mktemp("gallery")
     with served("--images", folder) as daemon:
+        daemon.expect("WARNING there are no backups")  # they come one by one
         yield Gallery(daemon, folder, ext_images)
     shutil.rmtree(folder)
 

@@ -35,7 +35,7 @@ from restorefs.tree.namespace import Namespace
 from restorefs.tree.nodeid import ROOT, NodeId, above, is_above
 from restorefs.tree.presentation import Presentation
 from restorefs.tree.refresh import Refresher
-from restorefs.tree.tree import ABOVE_TTL, ERROR_XATTR, GUEST_TTL, Entry, Listed, Tree
+from restorefs.tree.tree import ABOVE_TTL, ERROR_XATTR, FLEETING_TTL, GUEST_TTL, Entry, Listed, Tree
 from tests.real.attached import MemoryCatalog, ended, qcow2, running_pool, servers, until
 from tests.tools import require, run
 
@@ -291,7 +291,7 @@ async def check_folder(tree: Tree, node: NodeId, source: Path) -> None:
         assert timeless(await tree.lookup(node, os.fsencode(name))) == timeless(entry)
         assert timeless(await tree.getattr(entry.node)) == timeless(entry)
         assert timeless(await tree.lookup(entry.node, b".")) == timeless(entry)
-        assert entry.ttl == (ABOVE_TTL if is_above(node) else GUEST_TTL)
+        assert entry.ttl == (FLEETING_TTL if is_above(node) else GUEST_TTL)
         expected, found = path.lstat(), entry.attributes
         assert found is not None
         assert (found.mode, found.uid, found.gid) == (
@@ -383,7 +383,7 @@ async def test_what_is_not_read_yet_is_a_folder_that_says_so(sample: Sample) -> 
         part = await find(tree, b"backups/full/disk1/part2")
         assert kind(part) == stat.S_IFDIR
         assert await tree.getattr(part.node) == part
-        assert part.ttl == ABOVE_TTL
+        assert part.ttl == FLEETING_TTL
         for ask in (tree.readdir(part.node), tree.lookup(part.node, b"x")):
             with pytest.raises(UnsupportedError, match="part2: FAT") as caught:
                 await ask
