@@ -51,7 +51,7 @@ UUID = frozenset({"UUID"})
 LUKS = ("luksFormat", "--batch-mode", "--pbkdf-force-iterations=1000", "--key-file=-")
 
 BY_ONE_PROGRAM = (
-    Made("mkfs.ntfs", ("--force", "--quick", "--label", "NtLabel"), 8, untold=LABEL),
+    Made("mkfs.ntfs", ("--force", "--quick", "--label", "NtLabel"), 8),
     Made("mkfs.fat", ("-F", "12", "-n", "TWELVE"), 2),
     Made("mkfs.fat", ("-F", "16", "-n", "SIXTEEN")),
     Made("mkfs.fat", ("-F", "32", "-n", "THIRTY2")),
