@@ -156,7 +156,9 @@ def quick_attributes(record: bytes, inode: Inode, sequence: int) -> Attributes |
             if nonresident or value_size < NAME_OFFSET or value + value_size > length:
                 return None
             links += record[position + value + _NAMESPACE_AT] != DOS
-        elif kind == content and (content != DATA or not name_length):
+        elif kind == content and (not name_length or content != DATA):
+            if name_length != (0 if content == DATA else len(I30) // 2):
+                return None
             if not nonresident:
                 if value + value_size > length:
                     return None

@@ -17,6 +17,7 @@ from restorefs.guestfs.lru import Lru
 from restorefs.guestfs.ntfs.attributes import WOF_STREAM, summarise
 from restorefs.guestfs.ntfs.files import File, FileTable
 from restorefs.guestfs.ntfs.inodes import Inodes
+from restorefs.guestfs.ntfs.kept import Kept
 from restorefs.guestfs.ntfs.layout import DATA, DOS_RECALL, RecordNumber
 from restorefs.guestfs.ntfs.lznt1 import decode_units
 from restorefs.guestfs.ntfs.reparse import DEDUP, KINDS, WOF, stub_name
@@ -56,7 +57,7 @@ class Content:
         self._bits = files.mft.boot.cluster_bits
         self._device = files.mft.reader.device
         self._most = files.mft.limits.extents_per_map
-        self._sources: Lru[Inode, Source] = Lru(_KEPT_SOURCES)
+        self._sources: Kept[Inode, Source] = Kept(_KEPT_SOURCES)
         self._units: Lru[_UnitKey, bytes] = Lru(_KEPT_UNITS)
 
     async def map(self, inode: Inode, offset: ByteOffset, length: ByteLength) -> list[Extent]:
@@ -110,7 +111,7 @@ class Content:
                 source = await self.named(node.file, node.stream)
             else:
                 source = await self._main_source(node.file)
-            self._sources.put(inode, source)
+            self._sources.put(inode, source, len(source.stream.runs.starts))
         return source
 
     async def _main_source(self, file: File) -> Source:

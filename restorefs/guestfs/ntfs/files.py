@@ -14,7 +14,7 @@ import trio
 
 from restorefs.block.base import ByteLength, ByteOffset
 from restorefs.errors import DamagedError, NotFoundError
-from restorefs.guestfs.lru import Lru
+from restorefs.guestfs.ntfs.kept import Kept
 from restorefs.guestfs.ntfs.layout import (
     ATTRIBUTE_LIST,
     IN_USE,
@@ -56,8 +56,8 @@ class FileTable:
 
     def __init__(self, mft: Mft) -> None:
         self.mft = mft
-        self._files: Lru[RecordNumber, File] = Lru(_KEPT_FILES)
-        self._streams: Lru[tuple[RecordNumber, int, bytes], Stream] = Lru(_KEPT_STREAMS)
+        self._files: Kept[RecordNumber, File] = Kept(_KEPT_FILES)
+        self._streams: Kept[tuple[RecordNumber, int, bytes], Stream] = Kept(_KEPT_STREAMS)
 
     async def file(self, number: RecordNumber, sequence: int = 0) -> File:
         """Return a file.
@@ -71,7 +71,7 @@ class FileTable:
             file, attribute_lists = decode_file(record, number)
             if attribute_lists:
                 file = await self._with_listed(file, attribute_lists)
-            self._files.put(number, file)
+            self._files.put(number, file, len(file.attributes))
         return file
 
     async def _with_listed(self, file: File, lists: list[Attribute]) -> File:
@@ -109,7 +109,7 @@ class FileTable:
             if not pieces:
                 return None
             stream = await read_pieces(pieces, self.mft.boot, self.mft.limits)
-            self._streams.put(key, stream)
+            self._streams.put(key, stream, len(stream.runs.starts))
         return stream
 
     async def read(self, stream: Stream, offset: ByteOffset, length: ByteLength) -> bytes:

@@ -4,6 +4,7 @@ Owns the decoding of run lists, bounded by their bytes and checked against the v
 search in them. Pure. Source: linux-ntfs, "concepts", data runs.
 """
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
 
@@ -19,8 +20,8 @@ class Runs:
     __slots__ = ("clusters", "lcns", "starts")
 
     def __init__(self) -> None:
-        self.starts: list[int] = []
-        self.lcns: list[Cluster] = []
+        self.starts = array("q")
+        self.lcns = array("q")
         self.clusters = 0
         """How many there are in all, holes included."""
 
