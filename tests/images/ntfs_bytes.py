@@ -461,7 +461,10 @@ class Volume:
             used = (1 << (len(blocks) if folder.in_use else live)) - 1
             used &= ~sum(1 << number for number in folder.freed_blocks)
             bits = used.to_bytes(-(-len(blocks) // 64) * 8, "little")
-            folder.attributes.append(Attribute(BITMAP, I30, bits))
+            bitmap = Attribute(BITMAP, I30, bits)
+            if len(bits) > 8:
+                bitmap.value, bitmap.runs, bitmap.size = None, self.store(bits), len(bits)
+            folder.attributes.append(bitmap)
 
     def _place_blocks(self, folder: File, blocks: list[bytes]) -> None:
         """Store a folder's index blocks, and add its $INDEX_ALLOCATION, in one piece or more."""
@@ -545,7 +548,7 @@ class Volume:
         if file.is_folder:
             taken = sum(len(each.encoded(self.cluster)) for each in attributes + file.attributes)
             # Besides: the headers of the record and of the index' three attributes, and the end.
-            self._index(file, self.record_size - taken - 256)
+            self._index(file, self.record_size - taken - 336)
         attributes += file.attributes
         attributes.sort(key=lambda each: (each.kind, each.name, each.lowest))
         for instance, each in enumerate(attributes):
