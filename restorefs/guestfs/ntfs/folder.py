@@ -41,7 +41,8 @@ from restorefs.guestfs.ntfs.names import (
 I30 = "$I30".encode("utf-16-le")
 
 _POSITION_BITS = 20
-_FIRST_BLOCKS, _BLOCKS = 4, 64
+_FIRST_BLOCKS, _BLOCKS = 4, 128
+_PACE = 32
 _SCANNED_AT_ONCE = 16
 _KEPT_INDEXES = 64
 _NAME_IN_KEY = 0x42
@@ -95,7 +96,9 @@ class Folders:
         first = place - 1
         while not names and not complete:
             nodes, behind, complete = await index.walk(first, most)
-            for number, node in nodes:
+            for count, (number, node) in enumerate(nodes):
+                if count % _PACE == _PACE - 1:
+                    await trio.lowlevel.checkpoint()
                 try:
                     self._add(names, folder, node, number + 1, position if number == first else 0)
                 except DamagedError as error:
