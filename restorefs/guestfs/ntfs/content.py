@@ -18,7 +18,12 @@ from restorefs.guestfs.ntfs.attributes import WOF_STREAM, summarise
 from restorefs.guestfs.ntfs.files import File, FileTable
 from restorefs.guestfs.ntfs.inodes import Inodes
 from restorefs.guestfs.ntfs.kept import Kept
-from restorefs.guestfs.ntfs.layout import DATA, DOS_RECALL, RecordNumber
+from restorefs.guestfs.ntfs.layout import (
+    DATA,
+    DOS_RECALL,
+    LOGGED_UTILITY_STREAM,
+    RecordNumber,
+)
 from restorefs.guestfs.ntfs.lznt1 import decode_units
 from restorefs.guestfs.ntfs.reparse import DEDUP, KINDS, WOF, stub_name
 from restorefs.guestfs.ntfs.runs import HOLE, Runs
@@ -30,6 +35,7 @@ from restorefs.guestfs.ntfs.streams import (
 )
 from restorefs.guestfs.ntfs.wof import WofFile
 
+_EFS = "$EFS".encode("utf-16-le")
 _KEPT_SOURCES = 256
 _KEPT_UNITS = 64
 _LARGEST_KEPT_UNIT: ByteLength = 64 << 10
@@ -129,6 +135,8 @@ class Content:
         if kind != stat.S_IFREG:
             raise DamagedError(f"inode {file.number} has no content")
         source = await self.named(file, b"")
+        if file.pieces(LOGGED_UTILITY_STREAM, _EFS) and source.stream.size:
+            raise UnsupportedError(f"the content of file {file.number} is encrypted (EFS)")
         if tag == WOF:
             packed = await self.named(file, WOF_STREAM)
 

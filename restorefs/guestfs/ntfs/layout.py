@@ -46,6 +46,7 @@ INDEX_ALLOCATION = 0xA0
 BITMAP = 0xB0
 REPARSE_POINT = 0xC0
 EA = 0xE0
+LOGGED_UTILITY_STREAM = 0x100
 _END = 0xFFFFFFFF
 
 # Flags of an attribute ("concepts", attribute header).

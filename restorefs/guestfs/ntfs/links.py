@@ -12,7 +12,7 @@ Concurrency: any number of calls may be in flight.
 
 import re
 
-from restorefs.errors import DamagedError, NotFoundError
+from restorefs.errors import DamagedError, NotFoundError, UnsupportedError
 from restorefs.guestfs.lru import Lru
 from restorefs.guestfs.ntfs.files import File, FileTable
 from restorefs.guestfs.ntfs.folder import Folders
@@ -97,7 +97,7 @@ class Links:
             elif not parts:
                 return None  # the root of some volume
             return await self._walk(parts)
-        except DamagedError:
+        except (DamagedError, UnsupportedError):
             return None
 
     async def _is_system_volume(self) -> bool:
