@@ -20,7 +20,7 @@ ATTRIBUTED = b"streams/several"
 class TestNtfsContract(GuestFilesystemContract):
     reader = NtfsFilesystem
 
-    @pytest.fixture(params=["ntfs_4k", "ntfs_512", "ntfs_64k", "ntfs_sector_4k"])
+    @pytest.fixture(params=["ntfs_1k", "ntfs_512", "ntfs_64k", "ntfs_sector_4k"])
     async def known(
         self, request: pytest.FixtureRequest, ntfs_images: Images
     ) -> AsyncIterator[Known]:

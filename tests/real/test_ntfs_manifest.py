@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from restorefs.block.file import FileDevice
+from restorefs.guestfs.base import GuestOptions
 from restorefs.guestfs.ntfs.reader import NtfsFilesystem
 from tests.images.ntfs import MANY, RECIPES, Images, readable
 from tests.listing import entries_of, listings
@@ -81,6 +83,46 @@ async def test_a_folder_of_100000_files(ntfs_images: Images) -> None:
             assert await fs.lookup(many, entry.name) == entry.inode
             assert await fs.lookup(many, entry.name.upper()) == entry.inode
         assert await entries_of(fs, many, entries[70_000].cookie) == entries[70_001:]
+
+
+@pytest.mark.parametrize("name", COMMON)
+async def test_short_names_lead_to_their_files(name: str, ntfs_images: Images) -> None:
+    async with opened(ntfs_images(name)) as (fs, _):
+        links = await fs.lookup(fs.root, b"links")
+        for long, short in (
+            (b"a short name.text", b"ASHORT~1.TEX"),
+            (b"a short folder", b"ASHORT~2"),
+        ):
+            inode = await fs.lookup(links, long)
+            assert await fs.lookup(links, short) == inode
+            assert await fs.lookup(links, short.lower()) == inode
+        listed = [entry.name for entry in await entries_of(fs, links)]
+        assert b"a short name.text" in listed
+        assert not any(b"~" in each for each in listed)
+
+
+@pytest.mark.parametrize("name", COMMON)
+async def test_system_files_as_ntfs_3g_shows_them(name: str, ntfs_images: Images) -> None:
+    image = ntfs_images(name)
+    with readable(image, "show_sys_files") as root:
+        base = os.fsencode(root)
+        expected = {each.name: each.inode() for each in os.scandir(base)}
+        sizes = {each: os.lstat(base + b"/" + each).st_size for each in expected}
+    assert b"$LogFile" in expected
+    with FileDevice(image) as device:
+        fs = await NtfsFilesystem.open(device, GuestOptions(show_system_files=True))
+        entries = {entry.name: entry for entry in await entries_of(fs, fs.root)}
+        # readdir(3) swallows the one whose number is 0, so that ntfs-3g's manual calls it a bug.
+        assert entries.pop(b"$MFT").attributes is not None
+        expected.pop(b"$MFT", None)
+        assert {each: entry.inode for each, entry in entries.items()} == expected
+        for each, entry in entries.items():
+            assert entry.attributes is not None, each
+            if stat.S_ISREG(entry.attributes.mode):
+                assert entry.attributes.size == sizes[each], each
+        hidden = await NtfsFilesystem.open(device)
+        shown = {entry.name for entry in await entries_of(hidden, hidden.root)}
+        assert shown == {each for each in expected if not each.startswith(b"$")}
 
 
 # The second opinion
