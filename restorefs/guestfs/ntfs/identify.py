@@ -1,8 +1,9 @@
 """What an NTFS volume says of itself, for people.
 
 Owns the volume's Identity: label, serial number, version, and whether Windows let go of it
-properly. Sources: linux-ntfs, "$Volume" and "$LogFile"; libfsntfs, "hibernation file" for the
-signatures of hiberfil.sys.
+properly. Sources: linux-ntfs, "$Volume" and "$LogFile" (LFS_RESTART_PAGE, LFS_RESTART_AREA); the
+signatures of PO_MEMORY_IMAGE, which hiberfil.sys begins with: "hibr" while it holds a system,
+"rstr" while that is being restored, "wake" afterwards, in capitals since Windows 8.
 
 Nothing here raises DamagedError: what cannot be read is not said.
 """
