@@ -151,9 +151,11 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> Sequence[bytes]:
+        # As the kernel does: trusted.* is for root alone. And as ntfs-3g does: what only
+        # NTFS can hold is for who asks by name, not for tools that copy every attribute they see.
+        hidden = (b"system.ntfs_",) if ctx.uid == 0 else (b"system.ntfs_", b"trusted.")
         names = await self._tree.xattrs(NodeId(inode))
-        # As the kernel's own file systems do: trusted.* is for root alone.
-        return [name for name in names if ctx.uid == 0 or not name.startswith(b"trusted.")]
+        return [name for name in names if not name.startswith(hidden)]
 
     @handler
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
