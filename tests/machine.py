@@ -51,12 +51,14 @@ LINK = re.compile(rb"\x1e@link /mnt/(.*?)\x1e -> (.*?)\x1e\n", re.S)
 @dataclass(frozen=True, slots=True)
 class Disk:
     """An image to be looked at, without a partition table. driver: as mount -t names it.
-    options: of the mount. sector: the sector size that the disk has."""
+    options: of the mount. sector: the sector size that the disk has. fill: a shell script that
+    first writes to the image, in its root; else nothing does."""
 
     image: Path
     driver: str
     options: str = ""
     sector: int = 512
+    fill: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +94,9 @@ def boot(kernel: Kernel, initramfs: Path, disks: Sequence[Disk], output: Path) -
     """Run the machine until it has powered itself off."""
     drives: list[str] = []
     for number, disk in enumerate((*disks, Disk(output, ""))):
-        access = "readonly=on" if disk.driver else "cache=unsafe"
+        access = "cache=unsafe" if disk.fill or not disk.driver else "readonly=on"
         drives += [
-            "-drive", f"if=none,id=disk{number},format=raw,file={disk.image},{access}",
+            "-drive", f"if=none,id=disk{number},format=raw,file={escaped(disk.image)},{access}",
             "-device", f"virtio-blk-pci,drive=disk{number},logical_block_size={disk.sector},"
             f"physical_block_size={disk.sector}",
         ]  # fmt: skip
@@ -112,6 +114,11 @@ def boot(kernel: Kernel, initramfs: Path, disks: Sequence[Disk], output: Path) -
         raise AssertionError(f"the machine did not end in {BOOT_SECONDS} s:\n{told!r}") from None
     with output.open("rb") as file:
         assert file.read(len(PART)) == PART, f"the machine wrote nothing:\n{console[-3000:]}"
+
+
+def escaped(path: Path) -> str:
+    """Return a path as qemu's options take it."""
+    return str(path).replace(",", ",,")
 
 
 # What it shows
@@ -174,6 +181,13 @@ dd if=/output of=/dev/vd{output} bs=1M conv=fsync,notrunc
 poweroff -f
 """
 
+FILL = """
+mount -t {driver} -o rw,{options} /dev/vd{letter} /mnt && cd /mnt && {{
+{script}
+}}
+cd / && umount /mnt
+"""
+
 LOOK = """
 printf '{part}' >> /output
 if mount -t {driver} -o ro,{options} /dev/vd{letter} /mnt 2>> /output; then
@@ -192,13 +206,12 @@ def make_initramfs(kernel: Kernel, disks: Sequence[Disk]) -> bytes:
     """Return an initramfs that mounts the disks, and writes what it finds to the last one."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     record, part, end = (mark.decode() for mark in (RECORD, PART, END))
-    look = "".join(
-        LOOK.format(
-            part=part, record=record, driver=disk.driver, letter=letters[number],
-            options=disk.options or "noatime",
-        )
-        for number, disk in enumerate(disks)
-    )  # fmt: skip
+    look = ""
+    for letter, disk in zip(letters, disks, strict=False):
+        how = {"driver": disk.driver, "letter": letter, "options": disk.options or "noatime"}
+        if disk.fill:
+            look += FILL.format(script=disk.fill, **how)
+        look += LOOK.format(part=part, record=record, **how)
     init = INIT.format(look=look, end=end, output=letters[len(disks)])
     archive = io.BytesIO()
     for folder in ("bin", "dev", "proc", "sys", "mnt", "modules"):
