@@ -120,8 +120,8 @@ def memory(image: Image, folder: Path, lookups: int, say: Callable[[str], None])
 
 @dataclass(frozen=True)
 class Crowd:
-    """The first `ls` in a folder of very many files: its seconds, and the longest time that a
-    second reader's 4 KiB took meanwhile (`gap_s`) and while nobody else asked (`quiet_gap_s`)."""
+    """The first `ls` in a folder of very many files: its seconds, and the longest time that a second
+    reader's 4 KiB took meanwhile (`gap_s`, in another daemon) and before (`quiet_gap_s`)."""
 
     files: int
     listed_s: float
@@ -130,21 +130,31 @@ class Crowd:
 
 
 def crowd(image: Image, folder: Path) -> Crowd:
-    """List the crowded folder while somebody else reads at random places of the big file."""
+    """List the crowded folder, first alone, then while somebody else reads at random places."""
     images = images_folder(folder, image.path, 1)
-    with restorefs_daemon(folder, "--images", images) as daemon:
+    alone, together = folder / "alone", folder / "together"
+    alone.mkdir()
+    with restorefs_daemon(alone, "--images", images) as daemon:
+        listed_s = _list_crowd(daemon.disk("backup-vm0-1700000000"), image)
+    together.mkdir()
+    with restorefs_daemon(together, "--images", images) as daemon:
         root = daemon.disk("backup-vm0-1700000000")
         first_listing(root)
         with _second_reader(root / "big", image.shape.big_mib) as reader:
             time.sleep(2)
-            quiet = reader.longest()
-            begin = time.perf_counter()
-            listed = run("ls", "-U", root / "crowd").count("\n")
-            elapsed = time.perf_counter() - begin
-            gap = reader.longest()
+            quiet_gap_s = reader.longest()
+            _list_crowd(root, image)
+            return Crowd(image.shape.crowd, listed_s, reader.longest(), quiet_gap_s)
+
+
+def _list_crowd(root: Path, image: Image) -> float:
+    first_listing(root)
+    begin = time.perf_counter()
+    listed = run("ls", "-U", root / "crowd").count("\n")
+    elapsed = time.perf_counter() - begin
     if listed != image.shape.crowd:
         raise BenchError(f"{listed} of {image.shape.crowd} files were listed")
-    return Crowd(listed, elapsed, gap, quiet)
+    return elapsed
 
 
 class _Reader:

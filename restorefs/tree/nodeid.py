@@ -24,7 +24,7 @@ _INODE_BITS = 36
 _VOLUME_BITS = 6
 _DISK_BITS = 21
 _TABLE_VOLUME = (1 << _VOLUME_BITS) - 1
-_MAX_INODE = (1 << _INODE_BITS) - 1
+MAX_INODE = (1 << _INODE_BITS) - 1
 _MAX_DISK = (1 << _DISK_BITS) - 1
 
 
@@ -64,7 +64,7 @@ class NodeIds:
 
     def encode(self, disk_id: int, volume: int, inode: int) -> NodeId:
         base = self.base(disk_id, volume)
-        if base is not None and 0 <= inode <= _MAX_INODE:
+        if base is not None and 0 <= inode <= MAX_INODE:
             return NodeId(base | inode)
         guest = GuestNode(disk_id, volume, inode)
         node = self._table.get(guest)
@@ -76,7 +76,7 @@ class NodeIds:
 
     def decode(self, node: NodeId) -> GuestNode | None:
         """Return the guest file of an id with bit 63 clear; None for one never handed out."""
-        inode = node & _MAX_INODE
+        inode = node & MAX_INODE
         volume = node >> _INODE_BITS & _TABLE_VOLUME
         disk_id = node >> (_INODE_BITS + _VOLUME_BITS)
         if disk_id == 0:

@@ -29,7 +29,7 @@ from restorefs.session.disk import AttachedDisk
 from restorefs.session.filedata import Data
 from restorefs.session.pool import Pool
 from restorefs.tree.namespace import Above, Namespace
-from restorefs.tree.nodeid import VOLUME_FOLDER, GuestNode, NodeId, NodeIds, is_above
+from restorefs.tree.nodeid import MAX_INODE, VOLUME_FOLDER, GuestNode, NodeId, NodeIds, is_above
 from restorefs.tree.presentation import Presentation
 from restorefs.volumes.base import WHOLE_DISK_INDEX
 
@@ -299,24 +299,25 @@ class Tree:
                 f"{os.fsdecode(name)!r} names an inode not in use: {error}"
             ) from None
 
-    async def _list_guest(self, disk: AttachedDisk, where: GuestNode, cookie: int) -> Batch:
+    async def _list_guest(self, disk: AttachedDisk, where: GuestNode, start: int) -> Batch:
         filesystem = (await disk.guest(where.volume)).filesystem
-        listing = await filesystem.readdir(_inode(where, filesystem.root), cookie)
-        encode, show = self._ids.encode, self._presentation.attributes
+        listing = await filesystem.readdir(_inode(where, filesystem.root), start)
         disk_id, volume = where.disk_id, where.volume
-        items = [
-            Listed(
-                item.name,
-                Entry(
-                    encode(disk_id, volume, item.inode),
-                    None if item.attributes is None else show(item.attributes),
-                    GUEST_TTL,
-                    item.kind,
-                ),
-                item.cookie,
+        base = self._ids.base(disk_id, volume)
+        encode, overrides = self._ids.encode, self._presentation.overrides
+        show = self._presentation.attributes
+        new = tuple.__new__  # not Listed(...): this is the innermost loop of every listing
+        items: list[Listed] = []
+        for name, inode, kind, cookie, attributes in listing.entries:
+            if base is not None and inode <= MAX_INODE:
+                node = base | inode
+            else:
+                node = encode(disk_id, volume, inode)
+            if overrides and attributes is not None:
+                attributes = show(attributes)
+            items.append(
+                new(Listed, (name, new(Entry, (node, attributes, GUEST_TTL, kind)), cookie))
             )
-            for item in listing.entries
-        ]
         return Batch(items, listing.complete)
 
 
