@@ -120,8 +120,8 @@ def memory(image: Image, folder: Path, lookups: int, say: Callable[[str], None])
 
 @dataclass(frozen=True)
 class Crowd:
-    """The first `ls` in a folder of very many files: its seconds, and the longest time that a second
-    reader's 4 KiB took meanwhile (`gap_s`, in another daemon) and before (`quiet_gap_s`)."""
+    """The first `ls` in a folder of very many files: its seconds, and the longest time that 4 KiB
+    took a second reader meanwhile (`gap_s`, in another daemon) and before (`quiet_gap_s`)."""
 
     files: int
     listed_s: float
