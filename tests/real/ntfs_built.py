@@ -13,11 +13,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from restorefs.guestfs.ntfs.reader import NtfsFilesystem
-
 from restorefs.block.base import BlockDevice
 from restorefs.block.file import FileDevice
 from restorefs.guestfs.base import DEFAULT_OPTIONS, DirEntry, GuestOptions, Inode
+from restorefs.guestfs.ntfs.reader import NtfsFilesystem
 from tests.contracts.devices import WatchedDevice
 from tests.images.ntfs_bytes import Volume
 from tests.listing import entries_of
