@@ -154,7 +154,7 @@ def test_disks(daemon: Daemon, sample: Sample) -> None:
     assert second["volumes"][0]["filesystem"] == "ext4"
     text = daemon.cli("disks", sample.full)
     assert text.code == 0
-    for words in ("EFI system", "recognised, not read yet", "encrypted: needs a key", "(the disk)"):
+    for words in ("EFI system", "vfat", "encrypted: needs a key", "(the disk)"):
         assert words in text.out
     mbr = daemon.cli("disks", sample.other, "--json").json["disks"][0]
     assert mbr["table"] == "mbr"

@@ -480,6 +480,7 @@ def test_partitions_that_hold_something_else(serve: Serve, tmp_path: Path) -> No
     disk = daemon.backups / "b1" / "disk0"
     told_of = daemon.cli("disks", "b1", "--json").json["disks"][0]["volumes"]
     assert [volume["filesystem"] for volume in told_of] == list(kinds)
+    assert "recognised, not read yet" in daemon.cli("disks", "b1").out
     names = {kind: f"part{number}" for number, kind in enumerate(kinds, 1)}
     never_files = {names.pop("swap"), names.pop("swsuspend")}
     assert set(os.listdir(disk)) == set(names.values())
