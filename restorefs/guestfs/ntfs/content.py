@@ -40,7 +40,7 @@ _KEPT_SOURCES = 256
 _KEPT_UNITS = 64
 _LARGEST_KEPT_UNIT: ByteLength = 64 << 10
 _UNITS_AT_ONCE: ByteLength = 1 << 20
-_EMPTY = Stream(0, 0, 0, b"", Runs(), 0, encrypted=False)
+_EMPTY = Stream(0, 0, b"", Runs(), 0, encrypted=False)
 
 _UnitKey = tuple[RecordNumber, bytes, int]
 

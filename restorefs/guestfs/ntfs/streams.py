@@ -34,17 +34,16 @@ _MAX_SIZE: ByteLength = 1 << 62
 
 
 class Stream:
-    """The value of an attribute. `valid` is how far it was ever written: zeros follow. `allocated`
-    is what it takes on the volume. `value` is set where it is resident, else `runs`.
-    `unit_bits`: log2 of the bytes in a compression unit; 0 where it is not compressed."""
+    """The value of an attribute. `valid` is how far it was ever written: zeros follow. `value` is
+    set where it is resident, else `runs`. `unit_bits`: log2 of the bytes in a compression unit; 0
+    where it is not compressed."""
 
-    __slots__ = ("allocated", "encrypted", "runs", "size", "unit_bits", "valid", "value")
+    __slots__ = ("encrypted", "runs", "size", "unit_bits", "valid", "value")
 
     def __init__(
         self,
         size: ByteLength,
         valid: ByteLength,
-        allocated: ByteLength,
         value: bytes | None,
         runs: Runs,
         unit_bits: int,
@@ -52,7 +51,6 @@ class Stream:
     ) -> None:
         self.size = size
         self.valid = valid
-        self.allocated = allocated
         self.value = value
         self.runs = runs
         self.unit_bits = unit_bits
@@ -71,7 +69,7 @@ async def read_pieces(pieces: Sequence[Attribute], boot: Boot, limits: Limits) -
         if len(pieces) > 1:
             raise DamagedError("an attribute is resident, and in pieces")
         size = len(first.body)
-        return Stream(size, size, 0, first.body, Runs(), 0, encrypted)
+        return Stream(size, size, first.body, Runs(), 0, encrypted)
     sizes = decode_sizes(first)
     if sizes.size > _MAX_SIZE or sizes.allocated > _MAX_SIZE:
         raise DamagedError(f"an attribute claims {sizes.size} bytes")
@@ -93,7 +91,7 @@ async def read_pieces(pieces: Sequence[Attribute], boot: Boot, limits: Limits) -
     valid = sizes.valid
     if runs.clusters << boot.cluster_bits < valid:
         raise DamagedError("an attribute has fewer clusters than bytes")
-    return Stream(sizes.size, valid, sizes.allocated, None, runs, unit_bits, encrypted)
+    return Stream(sizes.size, valid, None, runs, unit_bits, encrypted)
 
 
 def extents_of(

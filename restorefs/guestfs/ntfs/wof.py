@@ -22,9 +22,6 @@ from restorefs.errors import DamagedError, UnsupportedError
 from restorefs.guestfs.decompress import Part, decode_parts, lzx, xpress_huffman
 from restorefs.guestfs.lru import Lru
 
-REPARSE_TAG = 0x80000017  # IO_REPARSE_TAG_WOF (MS-FSCC 2.1.2.1)
-STREAM_NAME = "WofCompressedData"
-
 ReadStream: TypeAlias = Callable[[ByteOffset, ByteLength], Awaitable[bytes]]
 
 _VERSION = 1  # WOF_CURRENT_VERSION, FILE_PROVIDER_CURRENT_VERSION
@@ -52,7 +49,8 @@ class WofFile:
 
         reparse: the data of the reparse point, behind its header of 8 bytes.
         size: the length of the file's own (empty) data: that of the decoded content.
-        read: returns exactly the bytes asked for of the stream STREAM_NAME; `stored`: its length.
+        read: returns exactly the bytes asked for of the stream WofCompressedData; `stored`: its
+        length.
 
         Raises UnsupportedError for a file whose content is in a WIM, and for what is not known;
         DamagedError.
@@ -65,7 +63,7 @@ class WofFile:
         self._entry, self._entry_size = ("I", 4) if size <= _SMALL_ENTRIES else ("Q", 8)
         self._table_size = max(0, self._count - 1) * self._entry_size
         if stored < self._table_size:
-            raise DamagedError(f"{STREAM_NAME} of {stored} bytes is too short for its table")
+            raise DamagedError(f"a WOF stream of {stored} bytes is too short for its table")
         self._pieces: Lru[int, bytes] = Lru(_KEPT_PIECES)
         self._kept = _KEPT_BYTES // self._chunk_size
         self._chunks: Lru[int, bytes] = Lru(self._kept)
@@ -116,7 +114,7 @@ class WofFile:
             if end - start == size:  # kept as it is: packing would not make it smaller
                 decoded[number] = data[start:end]
             elif end - start > size:
-                raise DamagedError(f"{STREAM_NAME} is damaged: a chunk is longer than its content")
+                raise DamagedError("a WOF stream is damaged: a chunk is longer than its content")
             else:
                 packed.append(number)
                 parts.append((data[start:end], size))
@@ -146,10 +144,10 @@ class WofFile:
         for start, end in pairwise(bounds):
             if not 0 <= end - start <= self._chunk_size:
                 raise DamagedError(
-                    f"the table of {STREAM_NAME} is damaged: a chunk of {end - start}"
+                    f"the table of a WOF stream is damaged: a chunk of {end - start}"
                 )
         if bounds[-1] > self._stored:
-            raise DamagedError(f"the table of {STREAM_NAME} leads outside of it")
+            raise DamagedError("the table of a WOF stream leads outside of it")
         return bounds
 
     async def _piece(self, number: int) -> bytes:
