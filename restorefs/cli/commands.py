@@ -26,6 +26,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
 MOUNTPOINT = click.Path(path_type=Path)
+ID = click.IntRange(0, 2**32 - 2)  # -1 means nobody at all: chown(2)
 CATALOG_HELP = "sqlite:////path/catalog.db or mysql+pymysql://user:password@host/database"
 
 
@@ -128,8 +129,8 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     show_default=True,
     help="Disks attached at once; then the least recently used idle one is let go.",
 )
-@click.option("--uid", type=click.IntRange(0), help="Show this owner instead of the guests'.")
-@click.option("--gid", type=click.IntRange(0), help="Show this group instead of the guests'.")
+@click.option("--uid", type=ID, help="Show this owner (a number) instead of the guests'.")
+@click.option("--gid", type=ID, help="Show this group (a number) instead of the guests'.")
 @click.option("--umask", type=Mask(), help="Take these bits away from all modes, such as 022.")
 @click.option(
     "--show-system-files", is_flag=True, help="List what NTFS keeps for itself, such as $MFT."

@@ -25,7 +25,13 @@ from restorefs.errors import (
     StorageError,
     UnsupportedError,
 )
-from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestFilesystem, GuestOptions, Identity
+from restorefs.guestfs.base import (
+    DEFAULT_OPTIONS,
+    Attributes,
+    GuestFilesystem,
+    GuestOptions,
+    Identity,
+)
 from restorefs.guestfs.registry import identify, open_guest
 from restorefs.session.filedata import FileReader
 from restorefs.session.once import Once
@@ -37,9 +43,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """An opened file system and the reader of its files."""
+    """An opened file system, its root's attributes, and the reader of its files."""
 
     filesystem: GuestFilesystem
+    root: Attributes
     files: FileReader
 
 
@@ -81,6 +88,12 @@ class AttachedDisk:
     def whole(self) -> Content | None:
         """The content of a disk without a partition table, else None."""
         return self.contents.get(WHOLE_DISK_INDEX)
+
+    @property
+    def whole_guest(self) -> Guest | None:
+        """The file system of a disk without a partition table, if it is open already."""
+        whole = self.whole
+        return whole.opened.value if whole is not None and whole.opened is not None else None
 
     @property
     def last_accessed_at(self) -> datetime:
@@ -125,7 +138,8 @@ class AttachedDisk:
         filesystem = await open_guest(volume.device, identity, self.options)
         for note in filesystem.identity.notes:
             log.info("%s/%s: %s", self.transport.name, os.fsdecode(volume.name), note)
-        return Guest(filesystem, FileReader(filesystem, volume.device))
+        root = await filesystem.attributes(filesystem.root)
+        return Guest(filesystem, root, FileReader(filesystem, volume.device))
 
     def release(self) -> None:
         """End one use; the last one is told to whoever waits for that."""
@@ -160,3 +174,6 @@ async def _identify(content: Content) -> None:
         content.error = None
     except RestoreError as error:
         content.error = error
+    except Exception as error:  # a bug in one reader costs one volume, not the disk's others
+        log.exception("unexpected error in what recognises volumes")
+        content.error = DamagedError(f"internal error: {error!r}")

@@ -40,6 +40,11 @@ class Once(Generic[T]):
         finally:
             self._done.set()
 
+    @property
+    def value(self) -> T | None:
+        """The result if it is there already."""
+        return self._value[0] if self._value else None
+
     async def wait(self) -> T:
         """Return the result as soon as it is there; raises the RestoreError it failed with."""
         if not self._done.is_set():

@@ -164,8 +164,7 @@ class Tree:
         """Return all extended attributes; a disk's folder tells its last error, unattached."""
         if is_above(node):
             disk_record = self._above(node).disk
-            failure = self._pool.failures.get(disk_record.id) if disk_record else None
-            return {ERROR_XATTR: os.fsencode(failure.reason)} if failure else {}
+            return await self._disk_xattrs(disk_record) if disk_record is not None else {}
         record, guest_node = self._guest_node(node)
         async with self._pool.use(record) as disk:
             try:
@@ -207,11 +206,37 @@ class Tree:
         return found
 
     def _above_entry(self, above: Above) -> Entry:
+        if above.disk is not None:
+            return self._disk_entry(above, above.disk)
         link = above.target
         attributes = self._plain(stat.S_IFDIR | 0o555, above.time_ns)
         if link is not None:
             attributes = attributes._replace(mode=stat.S_IFLNK | 0o777, nlink=1, size=len(link))
         return Entry(above.node, attributes, ABOVE_TTL)
+
+    def _disk_entry(self, above: Above, record: DiskRecord) -> Entry:
+        """Return a disk's folder. It is its file system's root where it has no partition table,
+        which is known once somebody has looked inside: asking for attributes never attaches."""
+        disk = self._pool.find(record.id)
+        guest = disk.whole_guest if disk is not None else None
+        plain = self._plain(stat.S_IFDIR | 0o555, above.time_ns)
+        attributes = plain if guest is None else guest.root
+        return Entry(above.node, self._presentation.attributes(attributes), ABOVE_TTL)
+
+    async def _disk_xattrs(self, record: DiskRecord) -> dict[bytes, bytes]:
+        """Return the last error of a disk, and what its root has where that is its folder and
+        somebody has looked inside."""
+        shown: dict[bytes, bytes] = {}
+        disk = self._pool.find(record.id)
+        if disk is not None and disk.whole_guest is not None:
+            async with self._pool.use(record) as used:
+                filesystem = (await used.guest(WHOLE_DISK_INDEX)).filesystem
+                found = await filesystem.xattrs(filesystem.root)
+                shown.update(self._presentation.xattrs(found))
+        failure = self._pool.failures.get(record.id)
+        if failure is not None:
+            shown[ERROR_XATTR] = os.fsencode(failure.reason)
+        return shown
 
     def _plain(self, mode: int, time_ns: int) -> Attributes:
         return Attributes(0, mode, 2, *self._owner, 0, 0, 0, time_ns, time_ns, time_ns)

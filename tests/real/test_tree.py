@@ -36,6 +36,7 @@ from restorefs.tree.nodeid import ROOT, NodeId, above, is_above
 from restorefs.tree.presentation import Presentation
 from restorefs.tree.refresh import Refresher
 from restorefs.tree.tree import ABOVE_TTL, ERROR_XATTR, FLEETING_TTL, GUEST_TTL, Entry, Listed, Tree
+from tests.images.signatures import SAMPLES
 from tests.real.attached import MemoryCatalog, ended, qcow2, running_pool, servers, until
 from tests.tools import require, run
 
@@ -49,7 +50,7 @@ PLAIN = Presentation()
 
 @pytest.fixture(autouse=True)
 def _tools() -> None:
-    require("qemu-img", "qemu-nbd", "setpriv", "mke2fs", "sfdisk", "mkfs.vfat", "mkswap", "setfacl")
+    require("qemu-img", "qemu-nbd", "setpriv", "mke2fs", "sfdisk", "mkswap", "setfacl")
 
 
 # The sample
@@ -109,8 +110,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
         ext4,
         "12M",
     )
-    fat = folder / "fat"
-    run("mkfs.vfat", "-C", fat, "2048")
+    unread = folder / "xfs"
+    unread.write_bytes(next(sample.content for sample in SAMPLES if sample.kind == "xfs"))
     swap = folder / "swap"
     swap.write_bytes(bytes(MIB))
     run("mkswap", "-q", swap)
@@ -120,7 +121,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     script = "\n".join(f"size={size}M, type={kind}" for kind, size in parts)
     run("sfdisk", "-q", table, input=f"label: gpt\n{script}\n")
     with table.open("r+b") as disk:
-        for offset, content in ((1, ext4), (13, fat), (15, swap)):
+        for offset, content in ((1, ext4), (13, unread), (15, swap)):
             disk.seek(offset * MIB)
             disk.write(content.read_bytes())
     whole = qcow2(ext4, folder / "whole.qcow2")
@@ -237,7 +238,10 @@ async def test_nothing_above_the_guests_attaches_a_disk(sample: Sample) -> None:
 
 async def test_what_is_above_the_guests_belongs_to_the_daemon(sample: Sample) -> None:
     async with tree_of(sample, Presentation(uid=1, gid=2, umask=0o777)) as tree:
-        folder = (await find(tree, b"backups/full/disk0")).attributes
+        disk = (await find(tree, b"backups/full/disk0")).attributes
+        assert disk is not None, "its content may be a guest's, so what is wished for guests counts"
+        assert (disk.uid, disk.gid, disk.mode) == (1, 2, stat.S_IFDIR)
+        folder = (await find(tree, b"backups/full")).attributes
         assert folder is not None
         assert (folder.uid, folder.gid) == (os.geteuid(), os.getegid())
         assert folder.mode == stat.S_IFDIR | 0o555
@@ -324,7 +328,16 @@ async def test_a_disk_without_a_partition_table_is_its_file_system(sample: Sampl
         await check_folder(tree, disk.node, sample.source)
         assert len(servers()) == 1
         etc = await tree.lookup(disk.node, b"etc")
-        assert (await tree.lookup(etc.node, b"..")) == disk, "the root's id is the disk folder's"
+        root = await tree.lookup(etc.node, b"..")
+        assert root.node == disk.node, "the root's id is the disk folder's"
+        # Nobody knew the root's own attributes before somebody looked inside.
+        expected = sample.source.stat()
+        assert disk.attributes is not None
+        assert disk.attributes.mode == stat.S_IFDIR | 0o555
+        assert root.attributes is not None
+        assert root.attributes.mode == expected.st_mode
+        assert root.attributes.mtime_ns != disk.attributes.mtime_ns
+        assert await tree.getattr(disk.node) == root
         assert (await tree.lookup(disk.node, b"..")).node == above(b"backups/full")
 
 
@@ -385,7 +398,7 @@ async def test_what_is_not_read_yet_is_a_folder_that_says_so(sample: Sample) -> 
         assert await tree.getattr(part.node) == part
         assert part.ttl == FLEETING_TTL
         for ask in (tree.readdir(part.node), tree.lookup(part.node, b"x")):
-            with pytest.raises(UnsupportedError, match="part2: FAT") as caught:
+            with pytest.raises(UnsupportedError, match="part2: XFS") as caught:
                 await ask
             assert caught.value.errno == errno.EOPNOTSUPP
         assert await tree.xattrs(part.node) == {ERROR_XATTR: str(caught.value).encode()}
