@@ -137,7 +137,8 @@ class AttachedDisk:
             raise UnsupportedError("nothing that restorefs recognises is stored here")
         filesystem = await open_guest(volume.device, identity, self.options)
         for note in filesystem.identity.notes:
-            log.info("%s/%s: %s", self.transport.name, os.fsdecode(volume.name), note)
+            where = [self.transport.name, *([os.fsdecode(volume.name)] if volume.name else [])]
+            log.info("%s: %s", "/".join(where), note)
         root = await filesystem.attributes(filesystem.root)
         return Guest(filesystem, root, FileReader(filesystem, volume.device))
 
