@@ -33,6 +33,13 @@ def test_lone_surrogates() -> None:
     assert shown(utf16(0xDE42, 0xD83D)) == b"\xed\xb9\x82\xed\xa0\xbd"
 
 
+@pytest.mark.parametrize("name", [b"a", b"abc", b"\x3d\xd8\x42"])
+def test_half_a_code_unit(name: bytes) -> None:
+    for show in (shown, shown_or_repaired):
+        with pytest.raises(DamagedError):
+            show(name)
+
+
 @pytest.mark.parametrize("name", [b"", b"\xff", b"a\xc3", b"\xed\xa0\xbd\xed\xb9\x82", b"\xc0\x80"])
 def test_bytes_that_no_name_is_shown_as(name: bytes) -> None:
     with pytest.raises(NotFoundError):

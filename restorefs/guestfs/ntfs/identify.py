@@ -72,9 +72,6 @@ async def describe(
     label, clean = "", None
     try:
         volume = await files.file(VOLUME)
-        label = shown(await files.value(volume, VOLUME_NAME, _LABEL_BYTES)).decode(
-            "utf-8", "replace"
-        )
         information = await files.value(volume, VOLUME_INFORMATION, _LABEL_BYTES)
         if len(information) >= _VERSION.size:
             major, minor, flags = _VERSION.unpack_from(information)
@@ -82,6 +79,9 @@ async def describe(
             clean = not flags & _DIRTY_FLAG
             if not clean:
                 notes.append(DIRTY)
+        # Last: what is wrong with it must not hide that the volume is dirty.
+        stored_label = await files.value(volume, VOLUME_NAME, _LABEL_BYTES)
+        label = shown(stored_label).decode("utf-8", "replace")
     except _UNREADABLE as error:
         notes.append(f"$Volume cannot be read: {error}")
     if await _log_is_clean(files) is False:

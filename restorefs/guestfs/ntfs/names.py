@@ -16,7 +16,9 @@ REPLACEMENT = "\ufffd".encode()
 
 
 def shown(name: bytes) -> bytes:
-    """Return a stored name (UTF-16LE) in UTF-8."""
+    """Return a stored name (UTF-16LE) in UTF-8. Raises DamagedError for half a code unit."""
+    if len(name) & 1:
+        raise DamagedError(f"a name has {len(name)} bytes, which is no UTF-16")
     return name.decode("utf-16-le", "surrogatepass").encode("utf-8", "surrogatepass")
 
 
