@@ -20,6 +20,7 @@ from restorefs.guestfs.ntfs.layout import (
     EA,
     EPOCH,
     FILE_NAME,
+    I30,
     IN_USE,
     INDEX_ALLOCATION,
     IS_FOLDER,
@@ -34,7 +35,6 @@ from restorefs.guestfs.ntfs.layout import (
 )
 from restorefs.guestfs.ntfs.reparse import KINDS, WOF, WslMetadata
 
-I30 = "$I30".encode("utf-16-le")
 WOF_STREAM = "WofCompressedData".encode("utf-16-le")
 FOLDER_MODE = stat.S_IFDIR | 0o755
 FILE_MODE = stat.S_IFREG | 0o644
@@ -121,10 +121,10 @@ def plain_attributes(file: File, summary: Summary, inode: Inode) -> Attributes:
 
 
 _HEADER = struct.Struct("<16xHxxHHI4xQ")  # as decode_header()
-_COMMON = struct.Struct("<IIBB6xIH")  # kind, length, nonresident, name's length; value
+_COMMON = struct.Struct("<IIBBH4xIH")  # kind, length, nonresident, name; value
 _STANDARD = struct.Struct("<QQQQ")
 _SIZES = struct.Struct("<Q16xQQQQ")  # lowest; reserved, size, valid, allocated
-_LEAST_RESIDENT, _LEAST_NONRESIDENT = 24, 72
+_LEAST_RESIDENT, _LEAST_NONRESIDENT, _LEAST_FIRST = 24, 64, 72
 _ANY_COMPRESSION = COMPRESSION_MASK | SPARSE
 _SPECIAL = frozenset((ATTRIBUTE_LIST, REPARSE_POINT, EA))
 
@@ -134,52 +134,61 @@ def quick_attributes(record: bytes, inode: Inode, sequence: int) -> Attributes |
     about it is not plain, or damaged: then it takes the long way.
 
     This is the innermost loop of every listing: one pass over the bytes, without an object for
-    each attribute. sequence: of the reference that led here, 0 for any.
+    each attribute. What decode_attributes() calls damaged is None here. sequence: of the reference
+    that led here, 0 for any.
     """
     own, position, flags, used, base = _HEADER.unpack_from(record)
     if not flags & IN_USE or base or (sequence and sequence != own):
         return None
-    used = min(used, len(record)) - _LEAST_RESIDENT
+    used = min(used, len(record))
+    last_attribute, last_end = used - _LEAST_RESIDENT, used - 4  # an end marker comes behind it
     content = INDEX_ALLOCATION if flags & IS_FOLDER else DATA
     times = None
     size = blocks = links = 0
     unpack = _COMMON.unpack_from
-    while position <= used:
-        kind, length, nonresident, name_length, value_size, value = unpack(record, position)
-        if length < _LEAST_RESIDENT or length & 7 or kind in _SPECIAL or not kind:
+    while position <= last_attribute:
+        kind, length, nonresident, name_length, name, value_size, value = unpack(record, position)
+        end = position + length
+        if length < _LEAST_RESIDENT or length & 7 or end > last_end:
+            return None
+        if kind in _SPECIAL or not kind or (name_length and name + 2 * name_length > length):
+            return None
+        if nonresident:
+            if length < _LEAST_NONRESIDENT:
+                return None
+        elif value + value_size > length:
             return None
         if kind == STANDARD_INFORMATION:
-            if nonresident or value_size < 36 or value + value_size > length:
+            if nonresident or value_size < 36:
                 return None
             times = _STANDARD.unpack_from(record, position + value)
         elif kind == FILE_NAME:
-            if nonresident or value_size < NAME_OFFSET or value + value_size > length:
+            if nonresident or value_size < NAME_OFFSET:
                 return None
             links += record[position + value + _NAMESPACE_AT] != DOS
         elif kind == content and (not name_length or content != DATA):
-            if name_length != (0 if content == DATA else len(I30) // 2):
+            name += position
+            if record[name : name + 2 * name_length] != (b"" if content == DATA else I30):
                 return None
             if not nonresident:
-                if value + value_size > length:
-                    return None
                 size, blocks = value_size, value_size + 511 >> 9
             else:
-                if length < _LEAST_NONRESIDENT:
+                if length < _LEAST_FIRST:
                     return None
                 lowest, reserved, size, _, allocated = _SIZES.unpack_from(record, position + 16)
                 if lowest or size >= _MAX_SIZE:
                     return None
                 packed = record[position + 12] | record[position + 13] << 8
                 runs = record[position + 32] | record[position + 33] << 8
-                if not packed & _ANY_COMPRESSION or runs < _LEAST_NONRESIDENT:
+                if not packed & _ANY_COMPRESSION or runs < _LEAST_FIRST:
                     allocated = reserved
                 blocks = allocated >> 9
-        position += length
-        if record[position : position + 4] == b"\xff\xff\xff\xff":
+        position = end
+        if record[end : end + 4] == b"\xff\xff\xff\xff":
             break
     else:
         return None
-    if times is None or position > used + _LEAST_RESIDENT:
+    if times is None:
         return None
     created, modified, changed, accessed = times
     is_folder = content != DATA

@@ -28,9 +28,7 @@ _MIN_BLOCK, _MAX_BLOCK = 256, 64 << 10
 _MAX_CLUSTERS = 1 << 48
 
 # File records with a meaning of their own ("Files").
-MFT, MFT_MIRROR, LOG_FILE, VOLUME, ROOT, UPCASE, SECURE = 0, 1, 2, 3, 5, 10, 9
-FIRST_RESERVED_EXTRA, LAST_RESERVED = 16, 23
-"""Records 0 to 15 are the system's; 16 to 23 are reserved for it."""
+MFT, LOG_FILE, VOLUME, ROOT, SECURE, UPCASE = 0, 2, 3, 5, 9, 10
 
 # Attribute types ("Attributes").
 STANDARD_INFORMATION = 0x10
@@ -49,6 +47,9 @@ EA = 0xE0
 LOGGED_UTILITY_STREAM = 0x100
 _END = 0xFFFFFFFF
 
+I30 = "$I30".encode("utf-16-le")
+"""The name of a folder's index, which is one of $FILE_NAME (type 0x30)."""
+
 # Flags of an attribute ("concepts", attribute header).
 COMPRESSED = 0x0001
 COMPRESSION_MASK = 0x00FF
@@ -64,8 +65,6 @@ DOS_OFFLINE = 0x1000
 DOS_RECALL_ON_OPEN = 0x40000
 DOS_RECALL_ON_DATA_ACCESS = 0x400000
 DOS_RECALL = DOS_OFFLINE | DOS_RECALL_ON_OPEN | DOS_RECALL_ON_DATA_ACCESS
-DOS_SPARSE = 0x0200
-DOS_REPARSE_POINT = 0x0400
 DOS_FOLDER = 0x10
 
 RECORD_MASK = (1 << 48) - 1
