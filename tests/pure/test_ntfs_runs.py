@@ -87,6 +87,26 @@ def test_pieces_follow_each_other() -> None:
             runs.append(wrong, 1000, 10)
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        piece([(1, 5), (5, 996)], lowest=7),
+        piece([(1, n * 2) for n in range(11)], lowest=7),
+        piece([(9, 103)], lowest=7)._replace(body=piece([(9, 103)], lowest=6).body),
+    ],
+    ids=["off the volume", "too many", "does not add up"],
+)
+def test_a_damaged_piece_leaves_what_is_known(wrong: Attribute) -> None:
+    runs = Runs()
+    runs.append(piece([(3, None), (4, 100)]), 1000, 10)
+    with pytest.raises(DamagedError):
+        runs.append(wrong, 1000, 10)
+    assert (runs.starts.tolist(), runs.lcns.tolist()) == ([0, 3], [HOLE, 100])
+    runs.append_gap(9)
+    runs.append(piece([(1, 300)], lowest=9), 1000, 10)
+    assert list(runs.between(0, 99)) == [(HOLE, 3), (100, 4), (HOLE, 2), (300, 1)]
+
+
 @pytest.mark.parametrize("runs", [[(5, 996)], [(1, 1000)], [(1 << 40, 0)], [(1, 1 << 50)]])
 def test_runs_off_the_volume(runs: list[tuple[int, int | None]]) -> None:
     with pytest.raises(DamagedError):

@@ -41,6 +41,7 @@ _KEPT_RECORD_BYTES = 4 << 20
 _PIECES_AT_ONCE = 16
 _RECORDS_AT_ONCE = 256
 _MAX_RECORDS = 1 << 32
+_NOTED = 8
 LIST_BYTES: ByteLength = 1 << 20
 """More than an attribute list may have (256 KiB in Windows)."""
 
@@ -52,8 +53,8 @@ class Mft:
         self.reader = reader
         self.boot = boot
         self.limits = limits
-        self.damage: list[str] = []
-        """What is wrong with the MFT itself."""
+        self._damage: list[str] = []
+        self._more_damage = 0
         self.count = 0
         self._runs = Runs()
         self._records: Lru[RecordNumber, bytes] = Lru(_KEPT_RECORD_BYTES // boot.record_size)
@@ -74,8 +75,20 @@ class Mft:
         mft.count = min(sizes.valid // boot.record_size, _MAX_RECORDS)
         await mft._add_listed(attributes, record)
         if mft._runs.clusters << boot.cluster_bits < sizes.valid:
-            mft.damage.append("some of the MFT is lost")
+            mft._note("some of the MFT is lost")
         return mft
+
+    @property
+    def damage(self) -> list[str]:
+        """What is wrong with the MFT itself, for people: the first of it, and how much more."""
+        more = f"and {self._more_damage} more of this kind"
+        return [*self._damage, more] if self._more_damage else self._damage
+
+    def _note(self, damage: str) -> None:
+        if len(self._damage) < _NOTED:
+            self._damage.append(damage)
+        else:
+            self._more_damage += 1
 
     async def _first_record(self) -> bytes:
         """Return record 0, or its copy where it cannot be read."""
@@ -88,7 +101,7 @@ class Mft:
             record = await self._copy_of_first(boot.mft_mirror << boot.cluster_bits)
         except DamagedError:
             raise DamagedError(f"{damage}; neither can $MFTMirr be used") from None
-        self.damage.append(f"{damage}: its copy in $MFTMirr is used")
+        self._note(f"{damage}: its copy in $MFTMirr is used")
         return record
 
     async def _copy_of_first(self, offset: ByteOffset) -> bytes:
@@ -118,7 +131,7 @@ class Mft:
             data = await read_plain(stream, self.boot.cluster_bits, self.reader, 0, stream.size)
             entries = decode_attribute_list(data)
         except DamagedError as error:
-            self.damage.append(f"the MFT's attribute list: {error}")
+            self._note(f"the MFT's attribute list: {error}")
             return
         for entry in sorted(entries, key=lambda entry: entry.lowest):
             if entry.kind != DATA or entry.name or entry.lowest < self._runs.clusters:
@@ -130,7 +143,7 @@ class Mft:
                     self._runs.append_gap(piece.lowest)
                     self._add_piece(piece)
             except DamagedError as error:
-                self.damage.append(f"some of the MFT is lost: {error}")
+                self._note(f"some of the MFT is lost: {error}")
 
     def _check_gap(self, piece: Attribute) -> None:
         if piece.lowest > self.count * self.boot.record_size >> self.boot.cluster_bits:

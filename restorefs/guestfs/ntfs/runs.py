@@ -12,6 +12,7 @@ from restorefs.errors import DamagedError
 from restorefs.guestfs.ntfs.layout import Attribute, Cluster, decode_sizes
 
 HOLE: Cluster = -1
+_NONE: Cluster = -2
 
 
 class Runs:
@@ -34,25 +35,27 @@ class Runs:
         sizes = decode_sizes(piece)
         if piece.lowest != self.clusters:
             raise DamagedError(f"a piece of an attribute is missing at cluster {self.clusters}")
+        # What is known stays as it is until all of the piece is right.
         clusters = self.clusters
-        starts, lcns = self.starts, self.lcns
+        starts, lcns = array("q"), array("q")
+        start, before = (self.starts[-1], self.lcns[-1]) if self.lcns else (0, _NONE)
         for length, lcn in decode_pairs(piece.body, sizes.runs):
             if lcn != HOLE and not 0 <= lcn <= volume_clusters - length:
                 raise DamagedError(f"an attribute claims clusters from {lcn} on, off the volume")
-            if lcns and (
-                lcn == lcns[-1] == HOLE
-                or (lcn != HOLE != lcns[-1] and lcns[-1] + clusters - starts[-1] == lcn)
-            ):
+            if lcn == before == HOLE or (before >= 0 and before + clusters - start == lcn):
                 clusters += length
                 continue
-            starts.append(clusters)
+            start, before = clusters, lcn
+            starts.append(start)
             lcns.append(lcn)
             clusters += length
         # An empty attribute has the highest cluster -1.
         if clusters != (sizes.highest + 1) & 0xFFFFFFFFFFFFFFFF or clusters >= 1 << 52:
             raise DamagedError("an attribute's runs do not add up")
-        if len(starts) > most:
+        if len(self.starts) + len(starts) > most:
             raise DamagedError(f"an attribute has more than {most} runs")
+        self.starts += starts
+        self.lcns += lcns
         self.clusters = clusters
 
     def append_gap(self, behind: int) -> None:
