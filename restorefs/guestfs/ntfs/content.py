@@ -102,10 +102,14 @@ class Content:
         return b"".join(parts)
 
     async def named(self, file: File, name: bytes) -> Source:
-        """Return a file's own stream of a name. Raises DamagedError, UnsupportedError for one that
-        is encrypted."""
+        """Return a file's own stream of a name: the one way to any stream's bytes. Raises
+        DamagedError, UnsupportedError for one that is encrypted.
+
+        A file's keys ($EFS) are for all its streams: one that lacks the flag is not believed.
+        """
         stream = await self._files.stream(file, DATA, name) or _EMPTY
-        if stream.encrypted:
+        has_keys = bool(file.pieces(LOGGED_UTILITY_STREAM, _EFS))
+        if stream.encrypted or (has_keys and stream.size):
             raise UnsupportedError(f"the content of file {file.number} is encrypted (EFS)")
         return Source(file.number, name, stream, None)
 
@@ -135,8 +139,6 @@ class Content:
         if kind != stat.S_IFREG:
             raise DamagedError(f"inode {file.number} has no content")
         source = await self.named(file, b"")
-        if file.pieces(LOGGED_UTILITY_STREAM, _EFS) and source.stream.size:
-            raise UnsupportedError(f"the content of file {file.number} is encrypted (EFS)")
         if tag == WOF:
             packed = await self.named(file, WOF_STREAM)
 
