@@ -8,7 +8,6 @@ Concurrency: any number of calls may be in flight. What two of them read twice i
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import trio
 
@@ -34,21 +33,41 @@ _KEPT_FILES = 1024
 _KEPT_STREAMS = 256
 
 
-class File(NamedTuple):
+class File:
     """A file with all its attributes, those of a kind and name in the order of their clusters."""
 
-    number: RecordNumber
-    sequence: int
-    is_folder: bool
-    attributes: Sequence[Attribute]
+    __slots__ = ("_groups", "attributes", "is_folder", "number", "sequence")
 
-    def pieces(self, kind: int, name: bytes = b"") -> list[Attribute]:
+    def __init__(
+        self,
+        number: RecordNumber,
+        sequence: int,
+        is_folder: bool,
+        attributes: Sequence[Attribute],
+    ) -> None:
+        self.number = number
+        self.sequence = sequence
+        self.is_folder = is_folder
+        self.attributes = attributes
+        self._groups: dict[tuple[int, bytes], list[Attribute]] | None = None
+
+    def _grouped(self) -> dict[tuple[int, bytes], list[Attribute]]:
+        """Return the attributes by kind and name. A file may have thousands, and each is asked
+        for by its name: they are gone through once."""
+        groups = self._groups
+        if groups is None:
+            groups = self._groups = {}
+            for attribute in self.attributes:
+                groups.setdefault((attribute[0], attribute[1]), []).append(attribute)
+        return groups
+
+    def pieces(self, kind: int, name: bytes = b"") -> Sequence[Attribute]:
         """Return the pieces of an attribute; none where the file has not got it."""
-        return [a for a in self.attributes if a.kind == kind and a.name == name]
+        return self._grouped().get((kind, name), ())
 
     def names(self, kind: int) -> list[bytes]:
         """Return the stored names of all attributes of a kind, each once."""
-        return list(dict.fromkeys(a.name for a in self.attributes if a.kind == kind))
+        return [name for other, name in self._grouped() if other == kind]
 
 
 class FileTable:
@@ -95,7 +114,7 @@ class FileTable:
             await trio.lowlevel.checkpoint()
             attributes += await mft.pieces_in(reference, base, entries)
         attributes.sort(key=lambda a: (a.kind, a.name, a.lowest))
-        return file._replace(attributes=attributes)
+        return File(file.number, file.sequence, file.is_folder, attributes)
 
     async def stream(self, file: File, kind: int, name: bytes = b"") -> Stream | None:
         """Return the stream of an attribute, None where the file has not got it.
@@ -122,11 +141,9 @@ class FileTable:
 
         Raises DamagedError, also for more than `limit` bytes.
         """
-        for attribute in file.attributes:
-            if attribute.kind == kind and attribute.name == name:
-                if attribute.resident:
-                    return attribute.body
-                break
+        pieces = file.pieces(kind, name)
+        if pieces and pieces[0].resident:
+            return pieces[0].body
         stream = await self.stream(file, kind, name)
         if stream is None:
             return b""
@@ -149,4 +166,4 @@ def decode_file(record: bytes, number: RecordNumber) -> tuple[File, list[Attribu
     # The list is the second attribute of a file that has one.
     lists = [a for a in attributes if a[0] == ATTRIBUTE_LIST]
     is_folder = bool(flags & IS_FOLDER)
-    return tuple.__new__(File, (number, sequence, is_folder, attributes)), lists
+    return File(number, sequence, is_folder, attributes), lists

@@ -7,17 +7,20 @@ Owns their names and the layouts of their values:
   system.ntfs_dos_name, system.ntfs_reparse_data as NTFS-3G's documentation describes them
   ("Extended Attributes"): big-endian DOS attributes and creation time, the descriptor as stored,
   16 to 64 bytes of object id, the 8.3 name, and the whole reparse point.
-- user.<name>: a named stream of at most 64 KiB.
+- user.<name>: a named stream of at most 64 KiB. Larger and encrypted ones are not among them, nor
+  count; where the others are too many, that is an error, as some of them would be missing.
 
 Concurrency: any number of calls may be in flight.
 """
 
 import stat
 
-from restorefs.errors import UnsupportedError
+import trio
+
+from restorefs.errors import DamagedError, UnsupportedError
 from restorefs.guestfs import dosattrib
 from restorefs.guestfs.base import Inode
-from restorefs.guestfs.ntfs.attributes import Summary, summarise
+from restorefs.guestfs.ntfs.attributes import summarise
 from restorefs.guestfs.ntfs.content import Content
 from restorefs.guestfs.ntfs.files import File, FileTable
 from restorefs.guestfs.ntfs.inodes import Inodes, Special, stream_names
@@ -38,6 +41,7 @@ _LARGEST_NAME = 255
 _DOS_ATTRIBUTES = 0xFFFF
 _HIDDEN_BY_WOF = 0x0600  # sparse, reparse point
 _OBJECT_ID_BYTES = 64
+_PACE = 64
 
 
 class Xattrs:
@@ -81,12 +85,14 @@ class Xattrs:
         if kind is None or kind in (stat.S_IFREG, stat.S_IFDIR):
             # Linux has no user attributes on what is neither a file nor a folder.
             found[dosattrib.NAME] = dosattrib.encode(dos & _DOS_ATTRIBUTES, to_ns(standard.created))
-            await self._add_streams(found, file, summary)
+            await self._add_streams(found, file)
         return found
 
-    async def _add_streams(self, found: dict[bytes, bytes], file: File, summary: Summary) -> None:
+    async def _add_streams(self, found: dict[bytes, bytes], file: File) -> None:
         room = self._files.mft.limits.xattr_bytes
-        for stored in stream_names(file):
+        for count, stored in enumerate(stream_names(file)):
+            if not count % _PACE:
+                await trio.lowlevel.checkpoint()
             name = b"user." + shown(stored)
             if name in found or len(name) > _LARGEST_NAME or b"\0" in name:
                 continue
@@ -95,9 +101,12 @@ class Xattrs:
             except UnsupportedError:
                 continue  # reading it as file:stream says why
             size = source.stream.size
+            if size > LARGEST_VALUE:
+                continue
             room -= size
-            if size <= LARGEST_VALUE and room >= 0:
-                found[name] = await self._content.read(source, 0, size)
+            if room < 0:
+                raise DamagedError(f"the named streams of file {file.number} are too large")
+            found[name] = await self._content.read(source, 0, size)
 
 
 def shown_dos(dos: int, file: File, special: Special) -> int:
