@@ -5,12 +5,15 @@ MS-FSCC 2.1.2.4 (symbolic links) and 2.1.2.5 (mount points); Microsoft's "Naming
 Namespaces".
 
 A drive letter is not stored on a volume. C is the one that Windows itself is on; another letter can
-only be a volume without Windows. And what a target names must be there: else it is shown as it is.
+only be a volume without Windows. And what a target names must be there, at most 256 folders deep:
+else it is shown as it is.
 
 Concurrency: any number of calls may be in flight.
 """
 
 import re
+
+import trio
 
 from restorefs.errors import DamagedError, NotFoundError, UnsupportedError
 from restorefs.guestfs.lru import Lru
@@ -37,7 +40,6 @@ from restorefs.guestfs.ntfs.reparse import (
 
 _KEPT_TARGETS = 1024
 _MAX_DEPTH = 256
-_MAX_PARTS = 1024
 # \??\C:\x and C:\x; \??\Volume{...}\x; \x.
 _DRIVE = re.compile(rb"(?:\\\?\?\\|\\\\\?\\)?([A-Za-z]):(?:\\|$)")
 _VOLUME = re.compile(rb"(?:\\\?\?\\|\\\\\?\\)Volume\{[0-9A-Fa-f-]+\}(?:\\|$)")
@@ -85,7 +87,7 @@ class Links:
         if prefix is None:
             return None
         parts = [part for part in target[prefix.end() :].split(b"\\") if part]
-        if any(part in (b".", b"..") or b"/" in part for part in parts) or len(parts) > _MAX_PARTS:
+        if any(part in (b".", b"..") or b"/" in part for part in parts) or len(parts) > _MAX_DEPTH:
             return None
         try:
             if drive:
@@ -111,6 +113,7 @@ class Links:
         file = await self._files.file(ROOT)
         walked: list[bytes] = []
         for part in parts:
+            await trio.lowlevel.checkpoint()  # what is remembered is found without a pause
             if file.pieces(REPARSE_POINT):
                 return walked + parts[len(walked) :]
             if not file.is_folder:
@@ -128,6 +131,7 @@ class Links:
         """Return how many folders there are between the root and a link, None where its way up
         does not end there."""
         for depth in range(_MAX_DEPTH):
+            await trio.lowlevel.checkpoint()
             try:
                 file = await self._folders.parent(file)
             except DamagedError:
