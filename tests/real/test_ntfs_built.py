@@ -760,15 +760,51 @@ async def test_content_that_is_elsewhere_is_never_zeros(
         assert await found.content("beside") == b"beside"
 
 
-async def test_a_folder_of_the_cloud_is_listed(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("tag", "recall", "word"),
+    [
+        (0x9000701A, 0, "cloud"),
+        (0x9000001C, 0, "projected"),
+        (0x00000010, A_RECALL_ON_DATA, "0x10"),
+        (0, A_RECALL_ON_DATA, "recall"),
+    ],
+)
+@pytest.mark.parametrize("count", [0, 1, 300])
+async def test_a_folder_of_the_cloud_is_listed_but_never_completely(
+    tag: int, recall: int, word: str, count: int, tmp_path: Path
+) -> None:
+    """Files that nobody has opened yet may be missing in it, and nothing tells how many."""
     volume = Volume()
-    folder = volume.file(
-        "OneDrive", reparse(0x9000701A, bytes(16)), entries=[], dos_attributes=A_REPARSE
-    )
+    folder = volume.file("OneDrive", entries=[], dos_attributes=recall | (A_REPARSE if tag else 0))
+    if tag:
+        folder.attributes.append(reparse(tag, bytes(16)))
+    for number in range(count):
+        volume.resident(f"local {number}", b"local", parent=folder)
+    async with built(volume, tmp_path) as found:
+        inode = await found.find("OneDrive")
+        seen: set[bytes] = set()
+        cookie = 0
+        for _ in range(2 * count):
+            listing = await found.fs.readdir(inode, cookie)
+            assert listing.entries
+            assert not listing.complete
+            seen |= {entry.name for entry in listing.entries}
+            cookie = listing.entries[-1].cookie
+            if len(seen) == count:
+                break
+        with pytest.raises(UnsupportedError, match=f"(?i)not on the volume.*{word}"):
+            await found.fs.readdir(inode, cookie)
+        assert seen == {b"local %d" % number for number in range(count)}
+        for name in seen:
+            assert await found.content(b"OneDrive/" + name) == b"local"
+
+
+async def test_a_folder_with_a_tag_that_keeps_nothing_elsewhere(tmp_path: Path) -> None:
+    volume = Volume()
+    folder = volume.file("folder", reparse(0x10, b""), entries=[], dos_attributes=A_REPARSE)
     volume.resident("local", b"local", parent=folder)
     async with built(volume, tmp_path) as found:
-        assert await found.names("OneDrive") == {b"local"}
-        assert await found.content("OneDrive/local") == b"local"
+        assert await found.names("folder") == {b"local"}
 
 
 @pytest.mark.parametrize("resident", [False, True])
@@ -793,6 +829,28 @@ async def test_an_encrypted_file(resident: bool, tmp_path: Path) -> None:
             await found.content("secret")
         assert await found.content("beside") == b"plain"
         assert NOISE[:600] not in (await found.fs.xattrs(await found.find("beside"))).values()
+
+
+@pytest.mark.parametrize("resident", [False, True])
+async def test_the_streams_of_an_encrypted_file(resident: bool, tmp_path: Path) -> None:
+    """The keys are for all streams of a file, also for one without the flag."""
+    volume = Volume()
+    secret = NOISE[:300]
+    stream = (
+        Attribute(DATA, "hidden", value=secret)
+        if resident
+        else Attribute(DATA, "hidden", runs=volume.store(secret), size=len(secret))
+    )
+    key = Attribute(LOGGED_UTILITY_STREAM, "$EFS", NOISE[1000:1200])
+    empty = [Attribute(DATA, value=b""), Attribute(DATA, "empty", value=b"")]
+    volume.file("file", *empty, stream, key, dos_attributes=A_ENCRYPTED)
+    async with built(volume, tmp_path) as found:
+        with pytest.raises(UnsupportedError, match="EFS"):
+            await found.content("file:hidden")
+        assert await found.content("file:empty") == b""
+        xattrs = await found.fs.xattrs(await found.find("file"))
+        assert b"user.hidden" not in xattrs
+        assert xattrs[b"user.empty"] == b""
 
 
 # What a volume says of itself

@@ -2,7 +2,8 @@
 
 Owns the numbering: a file has the number of its record; a named stream of it has, in the upper
 bits, its place among the file's streams, from 1 on. Record 0 has a number of its own, since no
-inode is 0. Must not know how attributes are stored.
+inode is 0; and all that folders name, but is not there, has one number together. Must not know how
+attributes are stored.
 
 Concurrency: any number of calls may be in flight.
 """
@@ -29,6 +30,7 @@ from restorefs.guestfs.ntfs.files import File, FileTable, decode_file
 from restorefs.guestfs.ntfs.folder import Name
 from restorefs.guestfs.ntfs.layout import (
     DATA,
+    DOS_RECALL_ON_DATA_ACCESS,
     EA,
     MFT,
     RECORD_MASK,
@@ -47,14 +49,16 @@ from restorefs.guestfs.ntfs.reparse import (
     decode_eas,
     decode_reparse,
     decode_wsl,
+    stub_name,
 )
 
 MFT_INODE: Inode = 1 << 35
 """Of record 0. More than any record's number, and few enough bits for a node id."""
+NOTHING_INODE: Inode = MFT_INODE + 1
+"""Of all that folders name, but is not there: the record is another file's by now, or there is
+none. One number, as whoever numbers inodes would keep those of many."""
 _STREAM_SHIFT = 48
-_MAX_STREAMS = (1 << 15) - 2
-_NOTHING = (1 << 15) - 1
-"""The place of what a folder names, but is not there: the record is another file's by now."""
+_MAX_STREAMS = (1 << 15) - 1
 _PACE = 256
 _TYPE_MASK = 0o170000
 _NO_WSL = WslMetadata(None, None, None, None)
@@ -98,12 +102,12 @@ class Inodes:
     async def node(self, inode: Inode) -> Node:
         """Return an inode. Raises NotFoundError, DamagedError."""
         place, number = inode >> _STREAM_SHIFT, inode & RECORD_MASK
+        if number == NOTHING_INODE:
+            raise DamagedError("a folder's entry is damaged or stale: it leads to no file")
         if number == MFT_INODE:
             number = MFT
         elif number == MFT:
             raise NotFoundError("there is no inode 0")
-        if place == _NOTHING:
-            raise DamagedError(f"a folder's entry for file {number} is damaged or stale")
         file = await self._files.file(number)
         if not place:
             return Node(inode, file, b"")
@@ -137,6 +141,22 @@ class Inodes:
             wsl = decode_wsl(decode_eas(await self._files.value(file, EA, EA_BYTES)))
         return Special(reparse, wsl)
 
+    async def keeper(self, file: File) -> str:
+        """Return who may have files of a folder that the volume has not, "" for no one. Raises
+        DamagedError.
+
+        Sources: MS-FSCC 2.1.2.1 for tags; 2.6, FILE_ATTRIBUTE_RECALL_ON_DATA_ACCESS.
+        """
+        reparse = (await self.special(file)).reparse
+        tag = reparse.tag if reparse else 0
+        owner = stub_name(tag)
+        dos = 0
+        with suppress(DamagedError):  # its attributes say why
+            dos = summarise(file).standard.dos
+        if not owner and dos & DOS_RECALL_ON_DATA_ACCESS:
+            owner = "an unknown filter" if tag else "recalled on access"
+        return f"{owner}, reparse tag {tag:#x}" if owner and tag else owner
+
     async def attributes(self, inode: Inode) -> Attributes:
         """Raises NotFoundError, DamagedError."""
         node = await self.node(inode)
@@ -161,9 +181,8 @@ class Inodes:
     async def entries(self, names: Sequence[Name]) -> list[DirEntry]:
         """Return the entries of names, with the attributes of all files that can be read, whose
         records are fetched together. Raises StorageError."""
-        records = await self._files.mft.records(
-            {name[1] & RECORD_MASK for name in names if not name[3]}
-        )
+        mft = self._files.mft
+        records = await mft.records({name[1] & RECORD_MASK for name in names if not name[3]})
         entries: list[DirEntry] = []
         new = tuple.__new__
         for count, (name, reference, cookie, impossible) in enumerate(names):
@@ -173,18 +192,19 @@ class Inodes:
             inode = number or MFT_INODE
             kind, attributes = 0, None
             record = records.get(number)
-            if record is not None and not impossible:
+            if impossible or number >= mft.count:
+                inode = NOTHING_INODE
+            elif record is not None:
                 attributes = quick_attributes(record, inode, reference >> 48)
                 if attributes is not None:
                     kind = attributes[1] & _TYPE_MASK
                 elif _is_stale(record, reference):
-                    inode |= _NOTHING << _STREAM_SHIFT
+                    inode = NOTHING_INODE
                 else:
+                    await trio.lowlevel.checkpoint()
                     with suppress(DamagedError, NotFoundError, UnsupportedError):
                         attributes = await self._of_record(record, number)
                         kind = attributes[1] & _TYPE_MASK
-            elif impossible:
-                inode |= _NOTHING << _STREAM_SHIFT
             entries.append(new(DirEntry, (name, inode, kind, cookie, attributes)))
         return entries
 

@@ -18,6 +18,7 @@ from restorefs.errors import (
     NotFoundError,
     RestoreError,
     StorageError,
+    UnsupportedError,
 )
 from restorefs.guestfs.base import (
     DEFAULT_OPTIONS,
@@ -117,7 +118,16 @@ class NtfsFilesystem(GuestFilesystem):
             return await self._inodes.stream_inode(child, stream)
 
     async def readdir(self, folder: Inode, cookie: int = 0) -> Listing:
-        names, complete = await self._folders.names(await self._folder(folder), cookie)
+        file = await self._folder(folder)
+        names, complete = await self._folders.names(file, cookie)
+        keeper = await self._inodes.keeper(file) if complete else ""
+        if keeper:
+            # What is here is listed, but never as if it were all.
+            if not names:
+                raise UnsupportedError(
+                    f"folder {file.number} may have files that are not on the volume ({keeper})"
+                )
+            complete = False
         return Listing(await self._inodes.entries(names), complete)
 
     async def readlink(self, inode: Inode) -> bytes:

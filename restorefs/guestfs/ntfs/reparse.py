@@ -44,7 +44,8 @@ EA_BYTES = 1 << 20
 
 
 def stub_name(tag: int) -> str:
-    """Return who keeps the content of files with this tag elsewhere, "" for other tags."""
+    """Return who keeps the content of files and folders with this tag elsewhere, "" for other
+    tags."""
     if tag & _CLOUD_MASK == _CLOUD:
         return "cloud file"
     return _STUBS.get(tag, "")
