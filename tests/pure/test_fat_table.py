@@ -1,5 +1,7 @@
 """Chains in tables of random numbers, against a walk that remembers where it was."""
 
+import dataclasses
+from array import array
 from typing import Literal
 
 import pytest
@@ -11,6 +13,7 @@ from restorefs.guestfs.fat.table import Chain, Table, entries_of_12_bits
 from restorefs.guestfs.limits import Limits
 from tests.contracts.devices import MemoryDevice
 from tests.pure.fat_bytes import CLUSTERS, END, Volume
+from tests.turns import Turns
 
 MOST = 40
 """Chains are built of so many clusters, so that they meet themselves often."""
@@ -98,6 +101,33 @@ async def test_more_pieces_than_allowed_are_cut() -> None:
     chain = await table.chain(89, 80)
     assert clusters(chain) == list(range(89, 79, -1))
     assert chain.fault
+
+
+# Not at places that are round numbers.
+SCATTERED = [number for number in range(60_000, 2, -1) if number % 4096]
+
+
+def scattered_table(last: int) -> Table:
+    """Return a table in which SCATTERED is a chain, whose last cluster leads to `last`."""
+    entries = array("I", bytes(4 * 60_001))
+    for cluster, following in zip(SCATTERED, [*SCATTERED[1:], last], strict=True):
+        entries[cluster] = following
+    geometry = decode_boot_sector(Volume(32, fats=1).build()[:512])
+    assert geometry is not None
+    geometry = dataclasses.replace(geometry, clusters=len(entries) - 2, fat_start=0)
+    return Table(MemoryDevice(entries.tobytes()), geometry, Limits())
+
+
+@pytest.mark.parametrize("last", [END[32], SCATTERED[0], SCATTERED[30_000]])
+async def test_others_have_their_turn_while_a_chain_is_followed(last: int) -> None:
+    table = scattered_table(last)
+    async with Turns() as turns:
+        chain = await table.chain(SCATTERED[0], 2 * len(SCATTERED))
+    assert chain.length == len(SCATTERED)
+    assert chain.fault
+    # A circle is followed until it is noticed, and again to where it begins.
+    steps = len(SCATTERED) * (1 if last == END[32] else 2)
+    assert turns.count >= steps // 10_000
 
 
 @given(st.lists(st.integers(0, 0xFFF), max_size=30))

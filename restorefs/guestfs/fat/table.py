@@ -31,6 +31,7 @@ _KEPT_CHAINS = 512
 _KEPT_LONG_CHAINS = 8
 _KEPT_RUNS = 4096
 """A chain of more runs is a long one."""
+_STEPS_BETWEEN_CHECKPOINTS = 5_000
 
 
 class Run(NamedTuple):
@@ -144,7 +145,7 @@ class Table:
         """
         places, clusters = array("I"), array("I")
         bound = 4 * needed + 16
-        kept = walked = 0
+        kept = walked = steps = 0
         cluster, mark, mark_at = first, 0, 0
         while self.is_cluster(cluster) and walked < bound:
             if cluster == mark:
@@ -164,6 +165,10 @@ class Table:
                 kept = min(needed, kept + count)
             walked += count
             cluster = behind
+            steps += count
+            if steps > _STEPS_BETWEEN_CHECKPOINTS:
+                steps = 0
+                await trio.lowlevel.checkpoint()
         fault = ""
         if whole and walked > kept:
             fault = "it is longer than a folder can be"
@@ -208,20 +213,22 @@ class Table:
         Two walkers, one a period ahead, meet where the circle begins.
         """
         ahead = first
-        for _ in range(period):
+        for step in range(period):
             ahead = await self._next(copy, ahead)
+            if not step % _STEPS_BETWEEN_CHECKPOINTS:
+                await trio.lowlevel.checkpoint()
         length = period
         while first != ahead:
             first = await self._next(copy, first)
             ahead = await self._next(copy, ahead)
             length += 1
+            if not length % _STEPS_BETWEEN_CHECKPOINTS:
+                await trio.lowlevel.checkpoint()
         return length
 
     async def _next(self, copy: int, cluster: int) -> int:
         number, index = divmod(cluster, self._piece_entries)
         values = await self._piece(copy, number)
-        if not index & 0x0FFF:
-            await trio.lowlevel.checkpoint()
         return values[index] & self._mask
 
     async def _piece(self, copy: int, number: int) -> "array[int]":
