@@ -361,16 +361,47 @@ async def test_lookup_takes_the_exact_name_first_and_no_ambiguous_one() -> None:
         await fs.lookup(fs.root, b"readme.txt")
 
 
-async def test_an_impossible_name_is_said() -> None:
-    fs, _ = await opened(Volume(16, [entry(FILE), entry(b"A/B        "), entry(b"C          ")]))
-    first = await fs.readdir(fs.root)
-    assert [each.name for each in first.entries] == [b"FILE.TXT"]
-    assert not first.complete
-    with pytest.raises(DamagedError):
-        await fs.readdir(fs.root, first.entries[-1].cookie)
-    assert await fs.lookup(fs.root, b"c")
-    with pytest.raises(DamagedError):
-        await fs.lookup(fs.root, b"D")
+@pytest.mark.parametrize(
+    ("stored", "flags", "shown"),
+    [
+        (b"A/B        ", 0x00, "A\ufffdB"),
+        (b"A\0B\0    T/T", 0x18, "a\ufffdb\ufffd.t\ufffdt"),
+        (b"        TXT", 0x00, "\ufffd.TXT"),
+        (b"           ", 0x00, "\ufffd"),
+        (b"\x9a/      TXT", 0x00, "Ü\ufffd.TXT"),  # cp437
+    ],
+)
+@pytest.mark.parametrize("attributes", [0x20, 0x10])
+async def test_an_impossible_name_costs_only_its_own_file(
+    stored: bytes, flags: int, shown: str, attributes: int
+) -> None:
+    root = [entry(FILE), entry(stored, attributes, 9, flags=flags), entry(b"C          ")]
+    fs, _ = await opened(Volume(16, root, [[9]], {9: folder(9, 0)}))
+    first, impossible, last = await entries_of(fs, fs.root)
+    assert [first.name, last.name] == [b"FILE.TXT", b"C"]
+    assert impossible.name == shown.encode()
+    assert impossible.kind == (stat.S_IFDIR if attributes == 0x10 else stat.S_IFREG)
+    assert impossible.attributes is None
+    assert await entries_of(fs, fs.root, first.cookie) == [impossible, last]
+    assert await entries_of(fs, fs.root, impossible.cookie) == [last]
+    assert await fs.lookup(fs.root, b"c") == last.inode
+    for asked in (
+        fs.attributes(impossible.inode),
+        fs.readdir(impossible.inode),
+        fs.xattrs(impossible.inode),
+        fs.map(impossible.inode, 0, 1),
+        fs.lookup(fs.root, impossible.name),
+        fs.lookup(fs.root, b"D"),
+    ):
+        with pytest.raises(DamagedError):
+            await asked
+
+
+async def test_an_impossible_short_name_behind_a_long_one() -> None:
+    fs, _ = await opened(Volume(16, [named("long name", b"A/B        ", 0x20)]))
+    (only,) = await entries_of(fs, fs.root)
+    assert only.name == b"long name"
+    assert only.attributes == await fs.attributes(await fs.lookup(fs.root, only.name))
 
 
 # --- folders ------------------------------------------------------------------------------------

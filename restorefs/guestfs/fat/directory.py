@@ -17,7 +17,13 @@ from typing import NamedTuple
 from restorefs.block.base import ByteLength
 from restorefs.guestfs.base import Attributes, Inode, Nanoseconds
 from restorefs.guestfs.fat.layout import ENTRY_SIZE
-from restorefs.guestfs.fat.names import SHORT_NAME_SIZE, checksum, long_name, short_name
+from restorefs.guestfs.fat.names import (
+    SHORT_NAME_SIZE,
+    checksum,
+    long_name,
+    repaired_name,
+    short_name,
+)
 
 READ_ONLY = 0x01
 VOLUME_LABEL = 0x08
@@ -78,13 +84,14 @@ class Entry(NamedTuple):
 
 
 class Named(NamedTuple):
-    """An entry under its name. slot: the entry's place in what was decoded. name: None where it
-    cannot be shown. alias: the short name where `name` is a long one."""
+    """An entry under its name. slot: the entry's place in what was decoded. alias: the short name
+    where `name` is a long one. impossible: no file can be named so; the name is a repaired one."""
 
     slot: int
-    name: bytes | None
+    name: bytes
     alias: bytes | None
     entry: Entry
+    impossible: bool = False
 
 
 class Decoded(NamedTuple):
@@ -153,10 +160,13 @@ def decode_entries(data: bytes, codepage: str, *, last: bool) -> Decoded:
         entry = decode_entry(data[at : at + ENTRY_SIZE])
         if entry is not None:
             alias = short_name(entry.stored_name, entry.flags, codepage)
-            if name is None:
+            if name is not None:
+                found.append(Named(slot, name, alias, entry))
+            elif alias is not None:
                 found.append(Named(slot, alias, None, entry))
             else:
-                found.append(Named(slot, name, alias, entry))
+                repaired = repaired_name(entry.stored_name, entry.flags, codepage)
+                found.append(Named(slot, repaired, None, entry, True))
         slot += 1
     return Decoded(found, slot, False)
 

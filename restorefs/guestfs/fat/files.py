@@ -28,6 +28,9 @@ ROOT: Inode = 1
 ROOT_CLUSTER = 0
 """How ".." entries call the root, whatever its cluster."""
 
+NAMELESS: Inode = 1 << 48
+"""Added to the inode of an entry with an impossible name: asking for that is an error."""
+
 _KEPT_FOLDERS = 256
 
 
@@ -46,6 +49,8 @@ class FileTable:
 
     async def entry(self, inode: Inode) -> Entry:
         """Return the entry of any inode but the root. Raises NotFoundError, DamagedError."""
+        if inode & NAMELESS:
+            raise DamagedError("a folder has an entry with an impossible name")
         offset = inode * ENTRY_SIZE
         geometry = self.geometry
         in_root = geometry.root_start <= offset < geometry.root_start + geometry.root_size

@@ -1,7 +1,8 @@
 """The listing of a folder.
 
 Owns the order, the cookies and the batches: entries come as they are stored, a cookie is the slot
-behind an entry.
+behind an entry. An impossible name costs no more than its own entry, which is listed under a name
+near to it and cannot be asked for.
 
 Concurrency: any number of listings may be in flight.
 """
@@ -13,7 +14,7 @@ import trio
 from restorefs.errors import DamagedError
 from restorefs.guestfs.base import Attributes, DirEntry, Inode, Listing
 from restorefs.guestfs.fat.directory import Entry
-from restorefs.guestfs.fat.files import FileTable
+from restorefs.guestfs.fat.files import NAMELESS, FileTable
 from restorefs.guestfs.fat.search import Search
 
 # A listing starts small, so that the first names come soon.
@@ -40,14 +41,13 @@ async def list_entries(files: FileTable, search: Search, inode: Inode, cookie: i
                 raise
             break
         for each in found:
-            if each.name is None:
-                if not entries:
-                    raise DamagedError("a folder has an entry with an impossible name")
-                return Listing(entries, complete=False)
             place = start + each.slot
             child = folder.inode_at(place)
             attributes: Attributes | None
-            if each.entry.is_folder:
+            if each.impossible:
+                kind = stat.S_IFDIR if each.entry.is_folder else stat.S_IFREG
+                entries.append(DirEntry(each.name, child | NAMELESS, kind, place + 1, None))
+            elif each.entry.is_folder:
                 search.note_parent(child, inode)
                 attributes = await _folder_attributes(files, child, each.entry)
                 entries.append(DirEntry(each.name, child, stat.S_IFDIR, place + 1, attributes))

@@ -15,6 +15,8 @@ _LOWER_BASE = 0x08
 _LOWER_EXTENSION = 0x10
 _LONGEST = 255  # UTF-16 units
 _IMPOSSIBLE = frozenset((b"", b".", b".."))
+_REPLACEMENT = "\ufffd".encode()
+"""Stands for what cannot be in a name."""
 
 
 def short_name(stored: bytes, flags: int, codepage: str) -> bytes | None:
@@ -23,12 +25,25 @@ def short_name(stored: bytes, flags: int, codepage: str) -> bytes | None:
     flags: byte 12 of the entry, where Windows NT notes a part that is all lower case.
     codepage: Python's name of the OEM character set.
     """
+    base, extension = _parts(stored, flags, codepage)
+    name = base + b"." + extension if extension else base
+    return name if base and is_possible(name) else None
+
+
+def repaired_name(stored: bytes, flags: int, codepage: str) -> bytes:
+    """Return an impossible short name as it is shown: U+FFFD stands for what cannot be in it."""
+    base, extension = _parts(stored, flags, codepage)
+    base = base or _REPLACEMENT
+    name = base + b"." + extension if extension else base
+    return name.replace(b"/", _REPLACEMENT).replace(b"\0", _REPLACEMENT)
+
+
+def _parts(stored: bytes, flags: int, codepage: str) -> tuple[bytes, bytes]:
+    """Return what a short name has before and behind its dot."""
     if stored[0] == 0x05:  # 0xE5 would mean that the entry is deleted.
         stored = b"\xe5" + stored[1:]
     base = _part(stored[:_BASE_SIZE], flags & _LOWER_BASE, codepage)
-    extension = _part(stored[_BASE_SIZE:], flags & _LOWER_EXTENSION, codepage)
-    name = base + b"." + extension if extension else base
-    return name if base and is_possible(name) else None
+    return base, _part(stored[_BASE_SIZE:], flags & _LOWER_EXTENSION, codepage)
 
 
 def _part(stored: bytes, lower: int, codepage: str) -> bytes:

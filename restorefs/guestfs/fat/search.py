@@ -108,7 +108,7 @@ class Search:
                 index.damage = error
                 break
             for each in found:
-                if each.name is None:
+                if each.impossible:
                     index.damage = DamagedError("a folder has an entry with an impossible name")
                     continue
                 child = folder.inode_at(start + each.slot)
