@@ -140,5 +140,21 @@ async def test_extents_are_bounded() -> None:
     chains, _ = chains_of(linked(order, 300), Limits(extents_per_map=50))
     chain = await chains.linked(2, 100)
     assert len(chains.extents(chain, 0, 50 * 512)) == 50
-    with pytest.raises(DamagedError):
+    with pytest.raises(DamagedError, match="too many pieces"):
         chains.extents(chain, 0, 51 * 512)
+
+
+@pytest.mark.parametrize("back", [False, True])
+async def test_a_chain_is_kept_only_as_far_as_it_is_allowed(back: bool) -> None:
+    order = [cluster for start in range(2, 3_002, 10) for cluster in (start, start + 1)]
+    fat = linked(order, 3_100)
+    if back:
+        fat[order[-1] - 2] = order[0]
+    chains, _ = chains_of(fat, Limits(extents_per_map=50))
+    for to_end in (False, True):
+        chain = await chains.linked(2, 3_000, to_end=to_end)
+        assert clusters_of(chain) == order[:100]
+        assert chain.runs == 50
+        assert "too many pieces" in chain.damage
+    exact = await chains.linked(2, 100)
+    assert (exact.length, exact.damage) == (100, "")

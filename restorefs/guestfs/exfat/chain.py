@@ -32,6 +32,7 @@ _RUNS_FOR_A_CHAIN = 64  # what a chain takes besides
 _STEPS_BETWEEN_CHECKPOINTS = 5_000
 _SORTED_IN_THE_LOOP = 10_000
 _CYCLE = "a chain of clusters comes back to one of its own"
+_TOO_MANY = "a chain is in too many pieces"
 
 
 class Chain:
@@ -180,8 +181,6 @@ class Chains:
         extents: list[Extent] = []
         for cluster, count in chain.pieces(first, end):
             size = min((count << bits) - skip, length)
-            if len(extents) >= self._limits.extents_per_map:
-                raise DamagedError("a file lies in too many pieces")
             extents.append(Extent(self._boot.offset_of(cluster) + skip, size))
             length -= size
             skip = 0
@@ -204,6 +203,9 @@ class Chains:
             if runs_since == runs_until:
                 remembered, runs_since, runs_until = start, 0, runs_until * 2
             last, behind, taken = await self._run(start, count - chain.length)
+            if chain.runs >= self._limits.extents_per_map:
+                chain.damage = f"after {chain.length} clusters, {_TOO_MANY}"
+                break
             chain.add(start, last - start + 1)
             steps += taken
             if steps > _STEPS_BETWEEN_CHECKPOINTS:
@@ -218,6 +220,7 @@ class Chains:
             if chain.runs <= _SORTED_IN_THE_LOOP:
                 repetition = chain.first_repetition()
             else:
+                # A sort holds the interpreter's lock: others run between the sorts, not during one.
                 repetition = await trio.to_thread.run_sync(chain.first_repetition)
             if repetition is not None:
                 chain.cut(repetition)

@@ -26,7 +26,6 @@ from restorefs.guestfs.lru import Lru
 
 _LONGEST_NAME = 3 * 255
 _KEPT_NAMES = 1 << 20
-_SORTED_IN_THE_LOOP = 10_000
 _KEPT_PARENTS = 1 << 16
 _MOST_FOLDERS = 1 << 20
 
@@ -105,10 +104,8 @@ class Names:
                 for inode, each in window.found:
                     text = each.name.decode("utf-8", "surrogatepass")
                     keys.append(_key(self._upcased(text), inode, bits))
-        if len(keys) > _SORTED_IN_THE_LOOP:
-            await trio.to_thread.run_sync(keys.sort)
-        else:
-            keys.sort()
+        # Not in a thread: a sort holds the interpreter's lock, and would block the loop as long.
+        keys.sort()
         index = _Index(array("Q", keys), bits, error)
         # No await from here on.
         if folder.inode not in self._indexes:
