@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restorefs.errors import DamagedError, UnsupportedError
+from restorefs.guestfs.exfat import directory
 from restorefs.guestfs.exfat.directory import decode_sets, set_checksum, utf16_of
 from tests.images.exfat import checksum16
 from tests.pure.exfat_bytes import file_set, sealed
@@ -136,6 +137,33 @@ def test_checksums_of_many_sets_at_once() -> None:
         found = decode_sets(bytes(damaged), 0, whole=True, is_root=False)
         assert len(found.sets) == 2999
         assert found.error is not None
+
+
+UNSOUND = {
+    "no name": (b"\x85\xff", b"\xc0\0\0\x0f"),
+    "files in it": (b"\x85\xff", b"\xc0\0\0\x0f", b"\xc1\0name"),
+    "benign": (b"\xa5\xff", b"\xc0"),
+}
+"""Each begins as a set of 256 entries."""
+
+
+@pytest.mark.parametrize("what", UNSOUND)
+@pytest.mark.parametrize("behind_the_end", [False, True])
+def test_no_byte_is_summed_up_twice(
+    what: str, behind_the_end: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pattern = b"".join(each.ljust(32, b"\0") for each in UNSOUND[what])
+    region = bytes(32 * behind_the_end) + pattern * (0x10000 // len(pattern))
+    summed = 0
+
+    def checksum(data: bytes) -> int:
+        nonlocal summed
+        summed += len(data)
+        return set_checksum(data)
+
+    monkeypatch.setattr(directory, "set_checksum", checksum)
+    assert not names(region)[0]
+    assert summed <= len(region)
 
 
 @given(data=st.data())

@@ -155,7 +155,10 @@ def _take_other(region: bytes, offset: ByteOffset, is_root: bool, found: Decoded
 def _is_sound_benign(region: bytes, offset: ByteOffset) -> bool:
     """Say whether a set begins with a benign primary entry and has a right checksum (6.3.3)."""
     data = region[offset : offset + set_length(region[offset : offset + ENTRY_SIZE])]
-    return bool(data[0] & BENIGN) and set_checksum(data) == int.from_bytes(data[2:4], "little")
+    parts = data[ENTRY_SIZE::ENTRY_SIZE]
+    if not data[0] & BENIGN or min(parts, default=0xFF) < layout.IN_USE | SECONDARY:
+        return False
+    return set_checksum(data) == int.from_bytes(data[2:4], "little")
 
 
 def _behind_secondaries(region: bytes, offset: ByteOffset) -> ByteOffset:
@@ -209,14 +212,19 @@ def decode_file_set(region: bytes, offset: ByteOffset, computed: int | None = No
         first_cluster,
         length,
     ) = _FILE_AND_STREAM.unpack_from(region, offset)
-    if computed is None:
-        computed = set_checksum(region[offset:end])
-    if computed != checksum:
-        raise DamagedError("a folder has an entry with a wrong checksum")
     start = offset + 2 * ENTRY_SIZE
     behind_name = start + ENTRY_SIZE * -(-name_length // _CHARACTERS)
     if not name_length or behind_name > end or _is_not_a_name(region[start:behind_name:ENTRY_SIZE]):
         raise DamagedError("a folder has an entry without its name")
+    unknown = 0
+    if behind_name < end:
+        unknown = _unknown_critical(region[behind_name:end:ENTRY_SIZE])
+    # Behind the tests of types: what passes them is skipped if it is damaged, so that no byte is
+    # summed up twice.
+    if computed is None:
+        computed = set_checksum(region[offset:end])
+    if computed != checksum:
+        raise DamagedError("a folder has an entry with a wrong checksum")
     if name_length <= _CHARACTERS:
         raw = region[start + 2 : start + 2 + 2 * name_length]
     else:
@@ -228,9 +236,6 @@ def decode_file_set(region: bytes, offset: ByteOffset, computed: int | None = No
     name = raw.decode("utf-16-le", "surrogatepass").encode("utf-8", "surrogatepass")
     if b"/" in name or b"\0" in name or name in _IMPOSSIBLE_NAMES:
         raise DamagedError("a folder has an entry with an impossible name")
-    unknown = 0
-    if behind_name < end:
-        unknown = _unknown_critical(region[behind_name:end:ENTRY_SIZE])
     # Not FileSet(...): this is the innermost loop of every listing.
     return tuple.__new__(
         FileSet,

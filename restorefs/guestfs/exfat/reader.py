@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import ClassVar, NamedTuple, Self
 
+import trio
+
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
 from restorefs.errors import (
     DamagedError,
@@ -139,6 +141,7 @@ class ExfatFilesystem(GuestFilesystem):
             if window.found or window.complete:
                 break
             start, length = window.end, WINDOW
+            await trio.lowlevel.checkpoint()
         self._parents.learn(folder, window.found)
         entries = [self._entry(start, found) for found in window.found]
         if not window.complete:
