@@ -2,6 +2,7 @@
 
 import codecs
 import re
+import string
 
 import click
 
@@ -57,18 +58,31 @@ class Mask(click.ParamType[int]):
 
 
 class Codepage(click.ParamType[str]):
-    """A character set of one byte for each character, by a name that Python knows."""
+    """A character set that begins as ASCII, with one byte for each character or, in part, with two;
+    by a name that Python knows."""
 
     name = "codepage"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         try:
-            upper = [bytes([code]).decode(value, "replace") for code in range(128, 256)]
-        except LookupError:
-            upper = []
-        if not any(len(each) == 1 and each != "\ufffd" for each in upper):
+            usable = _is_character_set(value)
+        except (LookupError, UnicodeError):
+            usable = False
+        if not usable:
             self.fail(f"{value!r} is not a character set such as cp437, cp850, cp866", param, ctx)
         return codecs.lookup(value).name
+
+
+def _is_character_set(name: str) -> bool:
+    """Raises LookupError, UnicodeError."""
+    # Together too: an escape is more than one byte.
+    for ascii_part in (r"\u0041\x41\101", string.printable):
+        if ascii_part.encode("ascii").decode(name) != ascii_part:
+            return False
+    alone = [bytes([code]).decode(name, "replace") for code in range(256)]
+    if alone[32:127] != [chr(code) for code in range(32, 127)] or max(map(len, alone)) > 1:
+        return False
+    return not set(alone[128:]) <= {"", "\ufffd"}
 
 
 class DiskIndex(click.ParamType[int]):
