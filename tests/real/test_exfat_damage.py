@@ -6,9 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from restorefs.errors import DamagedError, NotFoundError, UnsupportedError
-from restorefs.guestfs.exfat.directory import utf16_of
 from restorefs.guestfs.exfat.reader import ExfatFilesystem
-from restorefs.guestfs.exfat.upcase import name_hash
 from restorefs.guestfs.registry import identify
 from tests.contracts.devices import MemoryDevice, WatchedDevice
 from tests.images.exfat import (
@@ -23,7 +21,6 @@ from tests.images.exfat import (
     MODIFIED,
     MODIFIED_10MS,
     MODIFIED_ZONE,
-    NAME_HASH,
     Image,
     Images,
     checksum32,
@@ -351,21 +348,6 @@ async def test_lookup_without_regard_to_case(image: Image) -> None:
     assert await fs.lookup(folder, b"WITH SPACE") * 32 == image.set_of("WITH SPACE")
     with pytest.raises(NotFoundError):
         await fs.lookup(folder, b"With Space")
-
-
-async def test_the_hashes_of_names_are_those_on_the_volume(image: Image) -> None:
-    """exfat-fuse made them, with the same table."""
-    fs, _ = await open_changed(image)
-    checked = 0
-    for folder in (await names_folder(fs), await fs.lookup(fs.root, b"folders")):
-        for entry in await entries_of(fs, folder):
-            text = utf16_of(entry.name)
-            assert text is not None
-            if entry.inode * 32 % image.cluster + NAME_HASH < image.cluster:
-                (stored,) = struct.unpack_from("<H", image.data, entry.inode * 32 + NAME_HASH)
-                assert name_hash(fs._names._upcased(text)) == stored
-                checked += 1
-    assert checked > 12
 
 
 @pytest.mark.parametrize("kind", [0xE0, 0xE1, 0xFF])

@@ -42,11 +42,3 @@ def decode_upcase_table(data: bytes, checksum: int) -> UpcaseTable:
     if character > _CHARACTERS or ascii_part != MANDATORY:
         raise DamagedError("the up-case table is not one")
     return table
-
-
-def name_hash(upcased: str) -> int:
-    """Return the NameHash of an up-cased name (7.6.4)."""
-    result = 0
-    for byte in upcased.encode("utf-16-le", "surrogatepass"):
-        result = ((result & 1) << 15) + (result >> 1) + byte & 0xFFFF
-    return result
