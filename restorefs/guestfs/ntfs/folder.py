@@ -17,13 +17,14 @@ from typing import NamedTuple
 import trio
 
 from restorefs.errors import DamagedError, NotFoundError, UnsupportedError
-from restorefs.guestfs.lru import Lru
 from restorefs.guestfs.ntfs.files import File, FileTable
 from restorefs.guestfs.ntfs.index import Index, NameRecord, Node, decode_names, open_index
+from restorefs.guestfs.ntfs.kept import Kept
 from restorefs.guestfs.ntfs.layout import (
     DATA,
     DOS,
     FILE_NAME,
+    I30,
     RECORD_MASK,
     ROOT,
     UPCASE,
@@ -37,8 +38,6 @@ from restorefs.guestfs.ntfs.names import (
     shown_or_repaired,
     stored,
 )
-
-I30 = "$I30".encode("utf-16-le")
 
 _POSITION_BITS = 20
 _FIRST_BLOCKS, _BLOCKS = 4, 128
@@ -65,17 +64,17 @@ class Folders:
     def __init__(self, files: FileTable, show_system_files: bool) -> None:
         self._files = files
         self._show_system_files = show_system_files
-        self._indexes: Lru[tuple[RecordNumber, int], Index] = Lru(_KEPT_INDEXES)
+        self._indexes: Kept[tuple[RecordNumber, int], Index] = Kept(_KEPT_INDEXES)
         self._upcase: Upcase | None = None
 
     async def _index(self, folder: File) -> Index:
         key = (folder.number, folder.sequence)
         index = self._indexes.get(key)
         if index is None:
-            index = await open_index(self._files, folder, I30)
+            index = await open_index(self._files, folder, I30, decode_names)
             if index is None:
                 raise DamagedError(f"folder {folder.number} has no index")
-            self._indexes.put(key, index)
+            self._indexes.put(key, index, index.block_count)
         return index
 
     # --- listing ------------------------------------------------------------------------------
@@ -187,7 +186,7 @@ class Folders:
                 try:
                     records = decode_names(node)
                 except DamagedError as error:
-                    damage = error
+                    damage = index.damage = error  # a listing behind it will not look there
                     continue
                 for record in records:
                     if record[0] == wanted or (upcase and upcase.key(record[0]) == key):

@@ -38,6 +38,7 @@ _ENTRY_SIZE = 16
 _HAS_CHILD, _IS_LAST = 1, 2
 _MIN_BLOCK, _MAX_BLOCK = 512, 64 << 10
 _MAX_NODES_PER_SEARCH = 256
+_MAX_ALLOCATION: ByteLength = 1 << 30  # some 5 million names; a walk remembers all blocks
 _PACE = 8
 
 
@@ -70,8 +71,9 @@ class Index:
         root: bytes,
         allocation: Stream | None,
         bitmap: bytes,
+        check: Callable[[Node], object] | None = None,
     ) -> None:
-        """Raises DamagedError."""
+        """check: raises DamagedError for a node whose keys are damaged. Raises DamagedError."""
         self._files = files
         self._number = number
         self._depth = files.mft.limits.tree_depth
@@ -81,6 +83,7 @@ class Index:
         (self.block_size,) = _ROOT.unpack_from(root)
         self._allocation = allocation
         self._bitmap = bitmap
+        self._check = check
         if allocation is not None and (
             not _MIN_BLOCK <= self.block_size <= _MAX_BLOCK or self.block_size.bit_count() != 1
         ):
@@ -96,6 +99,11 @@ class Index:
         self._below: list[BlockNumber] = []
         self._seen: set[BlockNumber] = set()
         self._note(-1, self.root)
+
+    @property
+    def block_count(self) -> int:
+        """How many blocks its allocation has."""
+        return self._allocation.size // self.block_size if self._allocation is not None else 0
 
     async def blocks(self, numbers: Sequence[BlockNumber]) -> list[Node]:
         """Return blocks, ascending; neighbours are read together. Raises DamagedError."""
@@ -153,15 +161,25 @@ class Index:
 
         The walk goes level by level, each in the order of its blocks, so that places are the same
         each time; the root is not in it. Returns places and nodes, the place behind them, and
-        whether the walk ends there. Damaged nodes are left out: what is wrong is in `damage`.
+        whether the walk ends there. Damaged nodes are left out: what is wrong is in `damage`. A
+        caller puts there what is wrong with the keys of those returned; of those before `first`,
+        which only others or an index before this one may have returned, `check` finds it.
         """
         while self._visited < first and self._visited < len(self._order):
-            await self._visit(self._visited, min(first - self._visited, most))
+            for _, node in await self._visit(self._visited, min(first - self._visited, most)):
+                self._check_keys(node)
         known = len(self._order)
         nodes = await self._visit(first, most)
         # Now the nodes below these are known, too, but they are not among these.
         behind = min(first + most, known)
         return nodes, behind, behind >= len(self._order)
+
+    def _check_keys(self, node: Node) -> None:
+        if self._check is not None:
+            try:
+                self._check(node)
+            except DamagedError as error:
+                self.damage = error
 
     async def _visit(self, first: int, most: int) -> list[tuple[int, Node]]:
         """Read some of the nodes that are known, and note where they lead to."""
@@ -260,23 +278,28 @@ class Index:
         return matches
 
 
-async def open_index(files: FileTable, file: File, name: bytes) -> Index | None:
-    """Return a file's index of a name (UTF-16LE), None where it has none. Raises DamagedError."""
+async def open_index(
+    files: FileTable, file: File, name: bytes, check: Callable[[Node], object] | None = None
+) -> Index | None:
+    """Return a file's index of a name (UTF-16LE), None where it has none.
+
+    check: as Index has it. Raises DamagedError.
+    """
     root = file.pieces(INDEX_ROOT, name)
     if not root:
         return None
     if not root[0].resident:
         raise DamagedError(f"the index root of file {file.number} is not resident")
     allocation = await files.stream(file, INDEX_ALLOCATION, name)
-    limits = files.mft.limits
+    most = min(files.mft.limits.folder_bytes, _MAX_ALLOCATION)
     bitmap = b""
     if allocation is not None:
-        if allocation.size > limits.folder_bytes:
+        if allocation.size > most:
             raise DamagedError(f"file {file.number} claims an index of {allocation.size} bytes")
         if not file.pieces(BITMAP, name) and allocation.size:
             raise DamagedError(f"the index of file {file.number} has no bitmap")
-        bitmap = await files.value(file, BITMAP, limits.folder_bytes >> 12, name)
-    return Index(files, file.number, root[0].body, allocation, bitmap)
+        bitmap = await files.value(file, BITMAP, most >> 12, name)
+    return Index(files, file.number, root[0].body, allocation, bitmap, check)
 
 
 def decode_node(data: bytes, start: ByteOffset) -> Node:
