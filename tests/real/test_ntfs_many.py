@@ -1,14 +1,12 @@
 """Much of everything in one NTFS volume: what it costs, and that others get their turn meanwhile.
 
-Nothing is measured in seconds: a second task counts how often it got its turn.
+Nothing is measured in seconds: tests/turns.py counts how often another task got its turn.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trio
 
 from restorefs.errors import DamagedError
 from restorefs.guestfs.base import GuestOptions
@@ -27,25 +25,9 @@ from tests.images.ntfs_bytes import (
 from tests.images.ntfs_bytes import File as BuiltFile
 from tests.listing import entries_of
 from tests.real.ntfs_built import built
+from tests.turns import Turns
 
 MIB = 1 << 20
-
-
-@asynccontextmanager
-async def turns() -> AsyncIterator[Callable[[], int]]:
-    """Yield what says how many turns others have had until now."""
-    count = 0
-
-    async def others() -> None:
-        nonlocal count
-        while True:
-            await trio.lowlevel.checkpoint()
-            count += 1
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(others)
-        yield lambda: count
-        nursery.cancel_scope.cancel()
 
 
 # Streams
@@ -92,10 +74,9 @@ async def test_a_file_of_many_streams_lets_others_go_on(tmp_path: Path) -> None:
     async with built(volume, tmp_path) as found:
         inode = await found.find("file")
         await found.fs.xattrs(inode)  # now all of it is in memory
-        async with turns() as had:
-            before = had()
+        async with Turns() as turns:
             xattrs = await found.fs.xattrs(inode)
-            assert had() - before >= 8
+            assert turns.count >= 8
         for number in range(1024):
             assert xattrs[b"user.%04d" % number] == b"%d" % number
 
@@ -140,10 +121,9 @@ async def test_a_target_of_many_parts(depth: int, is_found: bool, tmp_path: Path
         one, two = await found.find("one"), await found.find("two")
         expected = b"/".join([b"d"] * depth) if is_found else b"as stored"
         assert await found.fs.readlink(one) == expected
-        async with turns() as had:  # everything is in memory
-            before = had()
+        async with Turns() as turns:  # everything is in memory
             assert await found.fs.readlink(two) == expected
-            assert had() - before >= (depth // 2 if is_found else 0)
+            assert turns.count >= (depth // 2 if is_found else 0)
 
 
 async def test_a_folder_of_slow_files_lets_others_go_on(tmp_path: Path) -> None:
@@ -158,10 +138,9 @@ async def test_a_folder_of_slow_files_lets_others_go_on(tmp_path: Path) -> None:
     async with built(volume, tmp_path) as found:
         await found.entries("folder")
         inode = await found.find("folder")
-        async with turns() as had:
-            before = had()
+        async with Turns() as turns:
             assert len(await entries_of(found.fs, inode)) == 100
-            assert had() - before >= 50
+            assert turns.count >= 50
 
 
 # Entries that lead to nothing
