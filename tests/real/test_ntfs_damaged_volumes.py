@@ -94,6 +94,67 @@ async def test_a_listing_goes_on_after_a_restart(
             assert b"file 198" in names
 
 
+def last_too_early(block: bytearray) -> None:
+    """Call an entry in the middle the last one of its node."""
+    (entry,) = struct.unpack_from("<I", block, 0x18)
+    entry += 0x18
+    for _ in range(2):
+        entry += struct.unpack_from("<H", block, entry + 8)[0]
+    block[entry + 12] |= 2
+
+
+async def test_a_node_that_seems_to_end_early(tmp_path: Path) -> None:
+    volume = Volume()
+    folder = volume.folder("folder")
+    for number in range(60):
+        volume.resident(f"file {number:03d}", b"", parent=folder)
+    folder.damaged_blocks = {0: last_too_early}
+    async with built(volume, tmp_path) as found:
+        with pytest.raises(DamagedError):
+            await entries_of(found.fs, await found.find("folder"))
+
+
+# Files whose content is lost
+
+DATA_TYPE = 0x80
+
+
+@pytest.mark.parametrize(
+    ("stored", "place"),
+    [(False, 0), (False, 9), (True, 0), (True, 2), (True, 9), (True, 16), (True, 52)],
+)
+async def test_a_damaged_header_never_makes_a_file_empty(
+    stored: bool, place: int, tmp_path: Path
+) -> None:
+    """place: the byte of the content's header that is changed: its type, its name's length, its
+    lowest cluster, its size."""
+    volume = Volume()
+    content = b"restore me " * 700
+    if stored:
+        clusters = -(-len(content) // volume.cluster)
+        data = Attribute(0x80, runs=[(1000, clusters)], size=len(content))
+        file = volume.file("lost", data)
+    else:
+        file = volume.resident("lost", content[:50])
+    volume.resident("sound", b"sound")
+    image = volume.write(tmp_path / "built.img")
+    raw = bytearray(image.read_bytes())
+    record = volume.mft_offset(file.number)
+    (position,) = struct.unpack_from("<H", raw, record + 20)
+    while struct.unpack_from("<I", raw, record + position)[0] != DATA_TYPE:
+        position += struct.unpack_from("<I", raw, record + position + 4)[0]
+    raw[record + position + place] ^= 0x41
+    image.write_bytes(raw)
+    async with opened(image) as found:
+        listed = {entry.name: entry for entry in await entries_of(found.fs, found.fs.root)}
+        assert listed[b"lost"].attributes is None
+        assert listed[b"sound"].attributes is not None
+        with pytest.raises(DamagedError):
+            await found.fs.attributes(listed[b"lost"].inode)
+        with pytest.raises(DamagedError):
+            await found.fs.map(listed[b"lost"].inode, 0, 1)
+
+
 # Indexes that take memory
 
 

@@ -17,6 +17,7 @@ from restorefs.guestfs.ntfs.layout import (
     COMPRESSION_MASK,
     DATA,
     DOS,
+    DOS_SYSTEM,
     EA,
     EPOCH,
     FILE_NAME,
@@ -144,7 +145,7 @@ def quick_attributes(record: bytes, inode: Inode, sequence: int) -> Attributes |
     last_attribute, last_end = used - _LEAST_RESIDENT, used - 4  # an end marker comes behind it
     content = INDEX_ALLOCATION if flags & IS_FOLDER else DATA
     times = None
-    size = blocks = links = 0
+    size, blocks, links = 0 if flags & IS_FOLDER else -1, 0, 0
     unpack = _COMMON.unpack_from
     while position <= last_attribute:
         kind, length, nonresident, name_length, name, value_size, value = unpack(record, position)
@@ -176,7 +177,7 @@ def quick_attributes(record: bytes, inode: Inode, sequence: int) -> Attributes |
                 if length < _LEAST_FIRST:
                     return None
                 lowest, reserved, size, _, allocated = _SIZES.unpack_from(record, position + 16)
-                if lowest or size >= _MAX_SIZE:
+                if lowest or size >= _MAX_SIZE or size > reserved:
                     return None
                 packed = record[position + 12] | record[position + 13] << 8
                 runs = record[position + 32] | record[position + 33] << 8
@@ -188,7 +189,7 @@ def quick_attributes(record: bytes, inode: Inode, sequence: int) -> Attributes |
             break
     else:
         return None
-    if times is None:
+    if times is None or size < 0:
         return None
     created, modified, changed, accessed = times
     is_folder = content != DATA
@@ -221,9 +222,16 @@ def sizes_of(attribute: Attribute | None) -> tuple[ByteLength, int]:
         size = len(attribute[6])
         return size, size + 511 >> 9
     sizes = decode_sizes(attribute)
-    if sizes.size >= _MAX_SIZE:
+    if sizes.size >= _MAX_SIZE or sizes.size > sizes.reserved:
         raise DamagedError(f"an attribute claims {sizes.size} bytes")
     return sizes.size, sizes.allocated >> 9
+
+
+def require_content(file: File, summary: Summary) -> None:
+    """Raise DamagedError for a file whose content is lost: every file has some, if only empty, but
+    those that Windows keeps for itself."""
+    if summary.data is None and not file.is_folder and not summary.standard.dos & DOS_SYSTEM:
+        raise DamagedError(f"file {file.number} has lost its content")
 
 
 def special_attributes(

@@ -14,7 +14,7 @@ from restorefs.block.base import ByteLength, ByteOffset
 from restorefs.errors import DamagedError, IsAFolderError, UnsupportedError
 from restorefs.guestfs.base import Extent, Inode
 from restorefs.guestfs.lru import Lru
-from restorefs.guestfs.ntfs.attributes import WOF_STREAM, summarise
+from restorefs.guestfs.ntfs.attributes import WOF_STREAM, require_content, summarise
 from restorefs.guestfs.ntfs.files import File, FileTable
 from restorefs.guestfs.ntfs.inodes import Inodes
 from restorefs.guestfs.ntfs.kept import Kept
@@ -138,6 +138,7 @@ class Content:
             raise IsAFolderError(f"inode {file.number} is a folder")
         if kind != stat.S_IFREG:
             raise DamagedError(f"inode {file.number} has no content")
+        require_content(file, summary)
         source = await self.named(file, b"")
         if tag == WOF:
             packed = await self.named(file, WOF_STREAM)

@@ -324,6 +324,8 @@ def decode_entries(node: Node) -> list[Entry]:
             break
         child = _BLOCK_VCN.unpack_from(data, behind - 8)[0] if child_size else -1
         if flags & _IS_LAST:
+            if behind != end:
+                break  # what lies behind it belongs to the node: it is not the last one
             found.append(Entry(head, position, b"", child, last=True))
             return found
         if _ENTRY_SIZE + key_length > length - child_size:
@@ -347,8 +349,10 @@ def decode_children(node: Node) -> list[int]:
             found.append(_BLOCK_VCN.unpack_from(data, behind - 8)[0])
         elif not found:
             return []  # a leaf: its first entry leads nowhere
-        if flags & _IS_LAST:
+        if flags & _IS_LAST and behind == end:
             return found
+        if flags & _IS_LAST:
+            break
         position = behind
     raise DamagedError("a node of an index is damaged")
 
@@ -370,9 +374,9 @@ def decode_names(node: Node) -> list[NameRecord]:
         behind = position + length
         if length < _ENTRY_SIZE or behind > end:
             break
-        if flags & _IS_LAST:
+        if flags & _IS_LAST and behind == end:
             return found
-        if length < _NAME_AT:
+        if flags & _IS_LAST or length < _NAME_AT:
             break
         name = position + _NAME_AT
         name_end = name + 2 * data[position + _NAME_LENGTH_AT]

@@ -22,6 +22,7 @@ from restorefs.guestfs.ntfs.attributes import (
     Summary,
     plain_attributes,
     quick_attributes,
+    require_content,
     special_attributes,
     stream_attributes,
     summarise,
@@ -168,8 +169,11 @@ class Inodes:
     async def _of_file(self, file: File, summary: Summary) -> Attributes:
         inode = inode_of(file.number)
         if summary.is_plain:
+            require_content(file, summary)
             return plain_attributes(file, summary, inode)
         special = await self.special(file)
+        if special.tag not in KINDS:
+            require_content(file, summary)
         size = 0
         if special.is_link and special.reparse is not None:
             try:

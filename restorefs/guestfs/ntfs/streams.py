@@ -71,7 +71,7 @@ async def read_pieces(pieces: Sequence[Attribute], boot: Boot, limits: Limits) -
         size = len(first.body)
         return Stream(size, size, first.body, Runs(), 0, encrypted)
     sizes = decode_sizes(first)
-    if sizes.size > _MAX_SIZE or sizes.allocated > _MAX_SIZE:
+    if sizes.size > min(_MAX_SIZE, sizes.reserved) or sizes.allocated > _MAX_SIZE:
         raise DamagedError(f"an attribute claims {sizes.size} bytes")
     if first.flags & COMPRESSION_MASK not in (0, COMPRESSED):
         raise UnsupportedError(f"NTFS compression of type {first.flags & COMPRESSION_MASK}")
