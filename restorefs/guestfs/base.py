@@ -149,7 +149,7 @@ class GuestFilesystem(ABC):
     async def readdir(self, folder: Inode, cookie: int = 0) -> Listing:
         """Return a folder's next entries with attributes, behind the entry whose cookie is given.
         The first of a large folder come soon, so they are few. Raises NotAFolderError,
-        DamagedError."""
+        DamagedError, UnsupportedError (a folder that is partly elsewhere, by name)."""
 
     @abstractmethod
     async def readlink(self, inode: Inode) -> bytes:

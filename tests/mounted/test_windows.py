@@ -170,3 +170,11 @@ def test_a_character_set_that_is_none(repository: Path, tmp_path: Path) -> None:
     done = restorefs("mount", "--images", repository, "--oem-codepage", "utf-8", tmp_path)
     assert done.code == 2
     assert "cp437, cp850, cp866" in done.err
+
+
+@pytest.mark.parametrize("option", ["--uid", "--gid"])
+def test_an_owner_that_cannot_be(option: str, repository: Path, tmp_path: Path) -> None:
+    for number in ("4294967295", "99999999999", "-1"):
+        done = restorefs("mount", "--images", repository, option, number, tmp_path)
+        assert done.code == 2
+        assert option in done.err

@@ -36,11 +36,14 @@ def piece(
     lowest: int = 0,
     flags: int = 0,
     unit: int = 0,
+    reserved: int | None = None,
 ) -> Attribute:
+    """reserved: the clusters that the header claims, those of the runs unless it lies."""
     clusters = sum(length for length, _ in runs)
     size = size or clusters << 12
     highest = (lowest + clusters - 1) & (1 << 64) - 1
-    body = struct.pack("<QQHH4xQQQQ", lowest, highest, 72, unit, clusters << 12, size,
+    body = struct.pack("<QQHH4xQQQQ", lowest, highest, 72, unit,
+                       (clusters if reserved is None else reserved) << 12, size,
                        size if valid is None else valid, 1 << 12)  # fmt: skip
     body = bytes(16) + body + pairs(runs)
     return Attribute(DATA, b"", flags, 0, False, lowest, body)
@@ -171,7 +174,9 @@ async def test_sparse_alone_is_not_compressed() -> None:
 async def test_what_cannot_be_read_is_refused() -> None:
     with pytest.raises(UnsupportedError):
         await read_pieces([piece([(16, 100)], flags=2, unit=4)], BOOT, DEFAULT_LIMITS)
-    with pytest.raises(DamagedError, match=r"fewer clusters|claims"):
+    with pytest.raises(DamagedError, match="fewer clusters"):
+        await read_pieces([piece([(1, 100)], size=4097, reserved=2)], BOOT, DEFAULT_LIMITS)
+    with pytest.raises(DamagedError, match="claims 4097 bytes"):
         await read_pieces([piece([(1, 100)], size=4097)], BOOT, DEFAULT_LIMITS)
     with pytest.raises(DamagedError):
         await read_pieces([piece([(16, 1)], flags=COMPRESSED, unit=40)], BOOT, DEFAULT_LIMITS)

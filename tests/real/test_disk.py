@@ -12,6 +12,7 @@ import trio
 
 from restorefs.block.base import BlockDevice
 from restorefs.errors import DamagedError, GoneError, StorageError, UnsupportedError
+from restorefs.guestfs import registry
 from restorefs.session.disk import AttachedDisk, Guest, identify_all
 from restorefs.volumes.base import Volume, VolumeTable
 from tests.contracts.devices import MemoryDevice, WatchedDevice
@@ -164,3 +165,24 @@ async def test_uses_are_counted(nursery: trio.Nursery) -> None:
     disk.release()
     assert waiting.is_set()
     assert not disk.idle.is_set(), "for the next to wait for"
+
+
+async def test_a_bug_in_recognising_costs_one_volume(
+    ext4: bytes,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    broken, sound = part(MemoryDevice(bytes(4096))), part(MemoryDevice(ext4), 2)
+
+    async def identify(device: BlockDevice) -> Any:
+        if device is broken.device:
+            raise ZeroDivisionError("oops")
+        return await registry.identify(device)
+
+    monkeypatch.setattr("restorefs.session.disk.identify", identify)
+    disk = await attached(nursery, broken, sound)
+    assert "oops" in caplog.text
+    with pytest.raises(DamagedError, match="internal error"):
+        await disk.guest(1)
+    assert (await disk.guest(2)).filesystem.identity.kind == "ext4"
