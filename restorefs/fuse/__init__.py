@@ -1,1 +1,1 @@
-"""The mount: FUSE requests in, replies out. The only importer of pyfuse3."""
+"""The mount: FUSE requests in, replies out. The only place that speaks the kernel's protocol."""

@@ -10,20 +10,16 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import pyfuse3
-import trio
-
 from restorefs.errors import ConfigError, StorageError
+from restorefs.fuse import device
 from restorefs.fuse.operations import Operations
+from restorefs.fuse.server import Server
 from restorefs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
-_MIN_TASKS = 64  # idle ones that are kept: starting one costs as much as answering
-_MAX_TASKS = 4096
 _READ_AHEAD_KIB = 4096
 _MAX_BACKGROUND = 512
 
@@ -68,12 +64,14 @@ def _unmount(mountpoint: Path) -> None:
 
 
 class Mount:
-    """One mount. pyfuse3 serves one in a process."""
+    """One mount."""
 
     def __init__(self, tree: Tree, mountpoint: Path, request_timeout: float) -> None:
         """`request_timeout` in seconds bounds every request; math.inf where the kernel does not."""
-        self._operations = Operations(tree, request_timeout)
+        self._tree = tree
         self._mountpoint = mountpoint
+        self._request_timeout = request_timeout
+        self._server: Server | None = None
         self._stopping = False
 
     async def serve(self, ready: Callable[[], None]) -> None:
@@ -88,30 +86,32 @@ class Mount:
         if os.geteuid() == 0:
             options.add("allow_other")
         try:
-            pyfuse3.init(self._operations, str(self._mountpoint), options)
-        except RuntimeError as error:
+            fd = device.mount(self._mountpoint, options)
+        except ConfigError as error:
             raise ConfigError(
                 f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"
             ) from error
         unmounted = False
         try:
-            async with trio.open_nursery() as nursery:
-                main = partial(pyfuse3.main, min_tasks=_MIN_TASKS, max_tasks=_MAX_TASKS)
-                nursery.start_soon(main, name="fuse")
-                # Answered after the kernel's first request, which would undo the tuning.
-                await trio.to_thread.run_sync(os.stat, self._mountpoint, abandon_on_cancel=True)
-                _tune(self._mountpoint)
-                ready()
+            device.agree(fd, _MAX_BACKGROUND)
+            _tune(self._mountpoint)
+            handlers = Operations(self._tree).handlers
+            self._server = Server(fd, handlers, self._request_timeout)
+            ready()
+            await self._server.run()
             unmounted = True
         finally:
-            pyfuse3.close(unmount=unmounted or self._stopping)
+            if (unmounted or self._stopping) and _mounted(self._mountpoint) is not None:
+                _unmount(self._mountpoint)
+            os.close(fd)
         if _mounted(self._mountpoint) is not None:
             raise StorageError(f"{self._mountpoint} could not be unmounted: unmount it by hand")
 
     def stop(self) -> None:
         """Take no more requests; serve() returns when those under way are answered."""
         self._stopping = True
-        pyfuse3.terminate()
+        if self._server is not None:
+            self._server.stop()
 
 
 def _tune(mountpoint: Path) -> None:

@@ -34,13 +34,13 @@ from restorefs.tree.presentation import Presentation
 from restorefs.volumes.base import WHOLE_DISK_INDEX
 
 ERROR_XATTR = b"user.restorefs.error"
-ABOVE_TTL = 5.0
+ABOVE_TTL = 5
 """Seconds that a caller may keep what lies above the guests. A path there has one node id for ever;
 the catalog can only change whether it is there, its time, and where a link leads."""
-FLEETING_TTL = 1.0
+FLEETING_TTL = 1
 """Seconds that a caller may keep what a name in a disk's folder means: the disk may come to be
 another backup's."""
-GUEST_TTL = 86_400.0
+GUEST_TTL = 86_400
 """Seconds that a caller may keep what lies in a guest: it never changes."""
 
 
@@ -49,11 +49,11 @@ _COOKIE_MASK = (1 << 62) - 1
 
 class Entry(NamedTuple):
     """A node with its attributes; they are None where the guest's inode could not be read, and
-    `kind` is then what the folder says of it. `ttl` in seconds."""
+    `kind` is then what the folder says of it. `ttl` in whole seconds."""
 
     node: NodeId
     attributes: Attributes | None
-    ttl: float
+    ttl: int
     kind: int = 0
 
 

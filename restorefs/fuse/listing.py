@@ -1,0 +1,159 @@
+"""An open folder: where its reader is, and what it will ask for next.
+
+Owns the packing of a listing into replies. Whoever lists a folder reads on: so the next reply is
+packed, and the next batch fetched, while the reader looks at the last one. Must not know where
+entries come from, or when it is asked to do so.
+
+Concurrency: several requests may be under way on one folder, of threads that share it. All state is
+changed without an await in between, and looked at again after each.
+"""
+
+import itertools
+
+import trio
+
+from restorefs.errors import RestoreError
+from restorefs.fuse.protocol import dirent_only, direntplus
+from restorefs.tree.nodeid import NodeId
+from restorefs.tree.tree import Batch, Tree
+
+_DOTS = 2
+"""Offsets that "." and ".." take; the cookies of the tree come behind them."""
+_USUAL_SIZE = 32 << 10
+"""Bytes that a C library asks for (glibc's readdir)."""
+_NOWHERE = -1
+
+
+class OpenFolder:
+    """One open folder. Offsets are those of READDIRPLUS: 0 is its beginning."""
+
+    def __init__(self, tree: Tree, node: NodeId, first: Batch) -> None:
+        self.node = node
+        self._tree = tree
+        self._batch = first
+        self._packed = 0  # items of the batch that have been packed
+        self._at = 0  # the offset behind the last of them
+        self._dots: list[bytes] = []
+        self._ready: bytes | None = None  # what is packed already, for the offset
+        self._ready_at = 0
+        self._size = _USUAL_SIZE
+        self._following: Batch | None = None  # the batch behind this one, if fetched
+        self._fetching: trio.Event | None = None
+
+    def take(self, offset: int, size: int) -> bytes | None:
+        """Return what has been packed for an offset, b"" at the end; None if nothing has."""
+        data = self._ready
+        if data is None or self._ready_at != offset:
+            return None
+        self._ready = None
+        self._size = size
+        if len(data) <= size:
+            return data
+        self._at = _NOWHERE  # the batch may be another one by now
+        return None
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Return the records behind an offset, at most `size` bytes; b"" at the end.
+
+        Raises what the tree does.
+        """
+        if offset < _DOTS:
+            await self._find_dots()
+        while (data := self.take(offset, size)) is None:
+            if self._at != offset:
+                self._batch = await self._tree.readdir(self.node, max(offset - _DOTS, 0))
+                self._packed, self._at = 0, offset
+                self._ready = self._following = None
+            if data := self._pack(size):
+                return data
+            if self._batch.complete:
+                return b""
+            await self._go_on()
+        return data
+
+    async def open(self) -> None:
+        """Pack the first reply, before it is asked for."""
+        await self._find_dots()
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Pack the next reply, of what is in memory."""
+        if self._ready is None and (self._at >= _DOTS or self._dots):
+            at = self._at
+            data = self._pack(self._size)
+            if data or self._batch.complete:
+                self._ready, self._ready_at = data, at
+
+    @property
+    def can_fetch(self) -> bool:
+        """There is a batch behind the present one, which nobody has asked for."""
+        return not (self._batch.complete or self._following or self._fetching)
+
+    async def fetch(self) -> None:
+        """Fetch the next batch, if can_fetch. What goes wrong is met again when it is needed."""
+        batch = self._batch
+        self._fetching = trio.Event()
+        try:
+            following = await self._tree.readdir(self.node, batch.items[-1].cookie)
+        except RestoreError:
+            return
+        finally:
+            self._fetching.set()
+            self._fetching = None
+        if batch is self._batch:
+            self._following = following
+            if self._packed == len(batch.items):
+                self._turn_over()
+                self.prepare()
+
+    async def _go_on(self) -> None:
+        """Have the next batch, all of this one being packed."""
+        if self._fetching is not None:
+            await self._fetching.wait()
+        elif self._following is not None:
+            self._turn_over()
+        else:
+            batch = self._batch
+            following = await self._tree.readdir(self.node, batch.items[-1].cookie)
+            if batch is self._batch:
+                self._following = following
+                self._turn_over()
+
+    def _turn_over(self) -> None:
+        assert self._following is not None
+        self._batch, self._following, self._packed = self._following, None, 0
+
+    def _pack(self, size: int) -> bytes:
+        """Pack the next records of the batch: as many as fit, but one at least."""
+        records = self._dots[self._at :] if self._at < _DOTS else []
+        room = size - sum(map(len, records))
+        at = self._at if not records else _DOTS
+        for name, entry, cookie in itertools.islice(self._batch.items, self._packed, None):
+            node, attributes, ttl, kind = entry
+            if attributes is not None:
+                record = direntplus(name, node, attributes, ttl, cookie + _DOTS)
+            else:
+                # Its inode cannot be read: asking for it gives the error.
+                record = dirent_only(name, node, kind, cookie + _DOTS)
+            room -= len(record)
+            if room < 0 and records:
+                break
+            records.append(record)
+            at = cookie + _DOTS
+            self._packed += 1
+        self._at = at
+        return b"".join(records)
+
+    async def _find_dots(self) -> None:
+        """Pack "." and "..", of which the kernel takes the number and the type only."""
+        if self._dots:
+            return
+        try:
+            parent = await self._tree.parent(self.node)
+        except RestoreError:
+            parent = self.node  # damage there costs no name here
+        self._dots = [_dot(b".", self.node, 1), _dot(b"..", parent, _DOTS)]
+
+
+def _dot(name: bytes, node: NodeId, offset: int) -> bytes:
+    return dirent_only(name, node, 0o040000, offset)

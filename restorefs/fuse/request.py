@@ -1,0 +1,73 @@
+"""One request of the kernel, and its answer.
+
+Owns that a request is answered once: what comes later is dropped, as when somebody was told EINTR
+and the answer arrives after all. Must not know what is asked.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Sequence
+
+from restorefs.errors import RestoreError
+from restorefs.fuse.protocol import HEADER, REPLY_HEADER
+from restorefs.tree.nodeid import NodeId
+
+log = logging.getLogger(__name__)
+_NO_LONGER_WAITED_FOR = (errno.ENOENT, errno.ENODEV, errno.ENOTCONN)
+
+Data = bytes | bytearray | memoryview
+
+
+class Request:
+    """What the kernel asks. `opcode` is one of protocol.Opcode, or one that we do not answer;
+    `uid`, `gid` and `pid` are of the process that waits for it."""
+
+    __slots__ = ("answered", "body", "fd", "gid", "node", "opcode", "pid", "uid", "unique")
+
+    def __init__(self, fd: int, message: bytes) -> None:
+        """`fd` is where the answer goes."""
+        header = HEADER.unpack_from(message)
+        _, self.opcode, self.unique, node, self.uid, self.gid, self.pid, _, _ = header
+        self.node = NodeId(node)
+        self.body = message[HEADER.size :]
+        self.fd = fd
+        self.answered = False
+
+    def reply(self, data: Data = b"") -> None:
+        """Answer. The data is copied before this returns: a view of a cache slot may be given."""
+        length = REPLY_HEADER.size + len(data)
+        self._send(REPLY_HEADER.pack(length, 0, self.unique), data)
+
+    def fail(self, number: int) -> None:
+        """Answer with an errno."""
+        self._send(REPLY_HEADER.pack(REPLY_HEADER.size, -number, self.unique))
+
+    def fail_with(self, error: BaseException) -> None:
+        """Answer with the errno of an exception, where nothing was answered yet.
+
+        Whatever is no RestoreError is a bug: it is logged with its traceback, and gives EIO.
+        """
+        if isinstance(error, RestoreError):
+            self.fail(error.errno)
+        else:
+            log.error("unexpected error in request %d", self.opcode, exc_info=error)
+            self.fail(errno.EIO)
+
+    def drop(self) -> None:
+        """Leave a request unanswered that wants no answer."""
+        self.answered = True
+
+    def _send(self, *parts: Data) -> None:
+        if self.answered:
+            return
+        self.answered = True
+        _write(self.fd, parts)
+
+
+def _write(fd: int, parts: Sequence[Data]) -> None:
+    try:
+        os.writev(fd, parts)
+    except OSError as error:
+        if error.errno not in _NO_LONGER_WAITED_FOR:
+            raise
