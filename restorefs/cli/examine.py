@@ -35,10 +35,8 @@ def machine(runtime_dir: Path) -> Iterator[Finding]:
     """Yield what this machine has of what a mount needs."""
     yield _program("qemu-nbd", "install qemu-utils (Debian) or qemu-img (Fedora)")
     yield _program("setpriv", "install util-linux")
-    if os.geteuid() != 0:
-        yield _program("fusermount3", "install fuse3")
+    yield _program("fusermount3", "install fuse3")
     yield _module("nbd", "install python3-libnbd; the virtual environment must see system packages")
-    yield _module("pyfuse3", "install restorefs with its dependencies from PyPI")
     yield _fuse_device()
     yield _runtime(runtime_dir)
 

@@ -87,7 +87,8 @@ class OpenFolder:
     @property
     def can_fetch(self) -> bool:
         """There is a batch behind the present one, which nobody has asked for."""
-        return not (self._batch.complete or self._following or self._fetching)
+        ahead = self._following is not None or self._fetching is not None
+        return not (ahead or self._batch.complete)
 
     async def fetch(self) -> None:
         """Fetch the next batch, if can_fetch. What goes wrong is met again when it is needed."""

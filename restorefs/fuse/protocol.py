@@ -45,6 +45,9 @@ class Opcode(IntEnum):
     READDIRPLUS = 44
 
 
+OPCODES: dict[int, Opcode] = {opcode.value: opcode for opcode in Opcode}
+
+
 class InitFlag(IntFlag):
     """Of fuse_init_in and fuse_init_out."""
 

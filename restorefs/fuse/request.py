@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 
 from restorefs.errors import RestoreError
-from restorefs.fuse.protocol import HEADER, REPLY_HEADER
+from restorefs.fuse.protocol import HEADER, OPCODES, REPLY_HEADER
 from restorefs.tree.nodeid import NodeId
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,10 @@ class Request:
         self.fd = fd
         self.answered = False
 
+    def __str__(self) -> str:
+        name = OPCODES[self.opcode].name if self.opcode in OPCODES else f"request {self.opcode}"
+        return f"{name} of node {self.node:#x}"
+
     def reply(self, data: Data = b"") -> None:
         """Answer. The data is copied before this returns: a view of a cache slot may be given."""
         length = REPLY_HEADER.size + len(data)
@@ -51,7 +55,7 @@ class Request:
         if isinstance(error, RestoreError):
             self.fail(error.errno)
         else:
-            log.error("unexpected error in request %d", self.opcode, exc_info=error)
+            log.error("unexpected error in %s", self, exc_info=error)
             self.fail(errno.EIO)
 
     def drop(self) -> None:

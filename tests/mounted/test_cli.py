@@ -311,7 +311,7 @@ def test_check(sample: Sample, place: Place, tmp_path: Path) -> None:
     how = ("--runtime-dir", place.runtime_dir, "check")
     machine = restorefs(*how)
     assert machine.code == 0, machine
-    for subject in ("qemu-nbd", "setpriv", "python nbd", "python pyfuse3", "/dev/fuse"):
+    for subject in ("qemu-nbd", "setpriv", "fusermount3", "python nbd", "/dev/fuse"):
         assert f"ok   {subject}: " in machine.out
     whole = restorefs(*how, "--images", sample.repository, "--json")
     assert whole.code == 0
