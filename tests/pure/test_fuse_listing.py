@@ -35,11 +35,12 @@ class Folder(Tree):
         self.batch = batch
         self.broken: set[int] = set()
         self.asked: list[int] = []
+        self.held: trio.Event | None = None
 
     async def readdir(self, node: NodeId, cookie: int = 0) -> Batch:
         assert node == FOLDER
         self.asked.append(cookie)
-        await trio.lowlevel.checkpoint()
+        await (self.held.wait() if self.held else trio.lowlevel.checkpoint())
         if cookie in self.broken:
             raise DamagedError("broken here")
         rest = [item for item in self.items if item.cookie > cookie]
@@ -152,9 +153,13 @@ async def test_who_asks_while_a_batch_is_fetched_waits_for_that() -> None:
     async def read_on() -> None:
         found.append(await folder.read(records(first)[-1][2], 32 << 10))
 
+    tree.held = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(folder.fetch)
+        await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(read_on)
+        await trio.testing.wait_all_tasks_blocked()
+        tree.held.set()
     assert [name for name, *_ in records(found[0])] == [item.name for item in tree.items[3:]]
     assert tree.asked == [0, 25], "once"
 
