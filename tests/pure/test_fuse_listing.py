@@ -40,7 +40,7 @@ class Folder(Tree):
     async def readdir(self, node: NodeId, cookie: int = 0) -> Batch:
         assert node == FOLDER
         self.asked.append(cookie)
-        await (self.held.wait() if self.held else trio.lowlevel.checkpoint())
+        await (trio.lowlevel.checkpoint() if self.held is None else self.held.wait())
         if cookie in self.broken:
             raise DamagedError("broken here")
         rest = [item for item in self.items if item.cookie > cookie]
