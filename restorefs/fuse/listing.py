@@ -9,13 +9,14 @@ changed without an await in between, and looked at again after each.
 """
 
 import itertools
+from collections.abc import Sequence
 
 import trio
 
 from restorefs.errors import RestoreError
 from restorefs.fuse.protocol import dirent_only, direntplus
 from restorefs.tree.nodeid import NodeId
-from restorefs.tree.tree import Batch, Tree
+from restorefs.tree.tree import Batch, Listed, Tree
 
 _DOTS = 2
 """Offsets that "." and ".." take; the cookies of the tree come behind them."""
@@ -83,6 +84,11 @@ class OpenFolder:
             data = self._pack(self._size)
             if data or self._batch.complete:
                 self._ready, self._ready_at = data, at
+
+    @property
+    def items(self) -> Sequence[Listed]:
+        """The present batch."""
+        return self._batch.items
 
     @property
     def can_fetch(self) -> bool:

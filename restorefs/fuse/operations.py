@@ -21,8 +21,9 @@ from restorefs.fuse.listing import OpenFolder
 from restorefs.fuse.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Opcode
 from restorefs.fuse.request import Request
 from restorefs.fuse.server import Answering, Handler
+from restorefs.fuse.walk import Walks
 from restorefs.guestfs.base import Attributes
-from restorefs.tree.nodeid import is_above
+from restorefs.tree.nodeid import NodeId, is_above
 from restorefs.tree.tree import GUEST_TTL, Tree
 
 _UNKNOWN = Attributes(0, 0o100000, 1, 0, 0, 0, 0, 0, 0, 0, 0)
@@ -34,6 +35,7 @@ class Operations:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._folders: dict[int, OpenFolder] = {}
+        self._walks = Walks(self._open_ahead)
         self._handles = itertools.count(1)
         self.handlers: Mapping[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
@@ -75,26 +77,50 @@ class Operations:
         _, offset, size = protocol.read_in(request.body)
         request.reply(await self._tree.read(request.node, offset, size))
 
-    async def _opendir(self, request: Request) -> None:
+    def _opendir(self, request: Request) -> Answering | None:
         node = request.node
+        self._tree.check_there(node)  # nothing is listed from memory when it has gone
+        folder = self._walks.enter(request.pid, node)
+        if folder is None:
+            return self._open_and_reply(request)
+        self._reply_open(request, folder)
+        return None
+
+    async def _open_and_reply(self, request: Request) -> None:
+        folder = await self._walks.coming(request.pid, request.node)
+        if folder is not None:
+            self._reply_open(request, folder)
+        else:
+            folder = OpenFolder(self._tree, request.node, await self._tree.readdir(request.node))
+            self._reply_open(request, folder)
+            await folder.open()
+
+    async def _open_ahead(self, node: NodeId) -> OpenFolder:
         folder = OpenFolder(self._tree, node, await self._tree.readdir(node))
+        await folder.open()
+        return folder
+
+    def _reply_open(self, request: Request, folder: OpenFolder) -> None:
         handle = next(self._handles)
         self._folders[handle] = folder
         # The kernel may keep the listing of what never changes.
-        flags = 0 if is_above(node) else FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR
+        flags = 0 if is_above(folder.node) else FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR
         request.reply(protocol.open_out(handle, flags))
-        await folder.open()
 
     def _readdirplus(self, request: Request) -> Answering | None:
         handle, offset, size = protocol.read_in(request.body)
         folder = self._folders[handle]
-        self._tree.check_there(folder.node)  # nothing is listed from memory when it has gone
+        self._tree.check_there(folder.node)
         ready = folder.take(offset, size)
         if ready is None:
             return self._read_folder(request, folder, offset, size)
         request.reply(ready)
         folder.prepare()
-        return folder.fetch() if offset and folder.can_fetch else None
+        if offset:
+            return folder.fetch() if folder.can_fetch else None
+        if not is_above(folder.node) and self._walks.list(request.pid, folder.items):
+            return self._walks.prepare(request.pid)
+        return None
 
     async def _read_folder(
         self, request: Request, folder: OpenFolder, offset: int, size: int
