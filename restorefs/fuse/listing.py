@@ -73,7 +73,7 @@ class OpenFolder:
         return data
 
     async def open(self) -> None:
-        """Pack the first reply, before it is asked for."""
+        """Pack the first reply before it is asked for, unless that was done."""
         await self._find_dots()
         self.prepare()
 

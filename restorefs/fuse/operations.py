@@ -82,18 +82,16 @@ class Operations:
         self._tree.check_there(node)  # nothing is listed from memory when it has gone
         folder = self._walks.enter(request.pid, node)
         if folder is None:
-            return self._open_and_reply(request)
+            return self._open(request)
         self._reply_open(request, folder)
         return None
 
-    async def _open_and_reply(self, request: Request) -> None:
+    async def _open(self, request: Request) -> None:
         folder = await self._walks.coming(request.pid, request.node)
-        if folder is not None:
-            self._reply_open(request, folder)
-        else:
+        if folder is None:
             folder = OpenFolder(self._tree, request.node, await self._tree.readdir(request.node))
-            self._reply_open(request, folder)
-            await folder.open()
+        self._reply_open(request, folder)
+        await folder.open()
 
     async def _open_ahead(self, node: NodeId) -> OpenFolder:
         folder = OpenFolder(self._tree, node, await self._tree.readdir(node))
@@ -115,20 +113,24 @@ class Operations:
         if ready is None:
             return self._read_folder(request, folder, offset, size)
         request.reply(ready)
-        folder.prepare()
-        if offset:
-            return folder.fetch() if folder.can_fetch else None
-        if not is_above(folder.node) and self._walks.list(request.pid, folder.items):
-            return self._walks.prepare(request.pid)
-        return None
+        return self._look_ahead(request.pid, folder, offset)
 
     async def _read_folder(
         self, request: Request, folder: OpenFolder, offset: int, size: int
     ) -> None:
         request.reply(await folder.read(offset, size))
+        ahead = self._look_ahead(request.pid, folder, offset)
+        if ahead is not None:
+            await ahead
+
+    def _look_ahead(self, pid: int, folder: OpenFolder, offset: int) -> Answering | None:
+        """Have ready what a reader of a folder will ask for next; return what has to wait for it."""
         folder.prepare()
-        if offset and folder.can_fetch:
-            await folder.fetch()
+        if offset:
+            return folder.fetch() if folder.can_fetch else None
+        if is_above(folder.node) or not self._walks.list(pid, folder.items):
+            return None
+        return self._walks.prepare(pid)
 
     def _releasedir(self, request: Request) -> None:
         self._folders.pop(protocol.handle_in(request.body), None)

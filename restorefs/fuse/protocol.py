@@ -54,18 +54,17 @@ class InitFlag(IntFlag):
     ASYNC_READ = 1 << 0
     EXPORT_SUPPORT = 1 << 4
     DO_READDIRPLUS = 1 << 13
-    ASYNC_DIO = 1 << 15
     NO_OPEN_SUPPORT = 1 << 17
     PARALLEL_DIROPS = 1 << 18
     POSIX_ACL = 1 << 20
     MAX_PAGES = 1 << 22
 
 
+# Not ASYNC_DIO: who waits for such a read cannot be ended, not even by SIGKILL.
 WANTED = (
     InitFlag.ASYNC_READ  # several reads of one file at once
     | InitFlag.EXPORT_SUPPORT  # LOOKUP of "." and ".." works for every node
     | InitFlag.DO_READDIRPLUS  # names always come with their attributes
-    | InitFlag.ASYNC_DIO
     | InitFlag.PARALLEL_DIROPS
     | InitFlag.POSIX_ACL  # the kernel checks access with the guests' ACLs
     | InitFlag.MAX_PAGES

@@ -1,11 +1,11 @@
-"""Which folder will be opened next, by a program that walks a tree.
+"""Which folder is opened next, by a program that walks a tree.
 
-Owns the foresight: a walk opens a folder's first subfolder next, or the next of its siblings, or
-of those of a folder above, in the order in which they were listed (find, du, ls -R, os.walk and most
-others). Whoever did so twice is taken at its word, and the next folder is made ready while the
-walker looks at the last one. Must not know how a folder is read.
+Owns the foresight: a walk opens a folder's first subfolder next, or the next of its siblings, or of
+those of a folder above, in the order in which they were listed (find, du, os.walk, and nearly all
+others where that is the order of the names). Who has done so twice is expected to go on, and the
+next folder is made ready while the walker looks at the last one. Must not know how that is done.
 
-Concurrency: one walk for each process; of one walk, one folder is made ready at a time.
+Concurrency: a process has one walk, of which one folder at a time is being made ready.
 """
 
 import stat

@@ -17,7 +17,7 @@ from tests.images.ext import file_blocks, inode_offset, patch, peek
 from tests.images.signatures import SAMPLES
 from tests.images.tables import Gpt, entry
 from tests.mounted.conftest import Serve
-from tests.mounted.daemon import Daemon, restorefs
+from tests.mounted.daemon import SECONDS, Daemon, restorefs
 from tests.mounted.disks import (
     LINUX,
     MIB,
@@ -382,6 +382,21 @@ def test_a_disk_that_hangs_does_not_stop_another(serve: Serve, sample: Sample) -
         assert reader.blocked
         server.send(signal.SIGCONT)
         assert reader.results() == digests(sample.sources.data / "big", *offsets)
+    server.close()
+
+
+def test_who_waits_for_a_disk_that_hangs_can_be_ended(serve: Serve, sample: Sample) -> None:
+    daemon = serve("--images", sample.repository)
+    big = daemon.backups / WEB1 / "big"
+    os.listdir(big.parent)
+    server = daemon.server(WEB1)
+    with server.stopped(), reading(big, 8 * MIB, direct=True) as reader:
+        daemon.wait_under_way(WEB1, 1)
+        reader.process.kill()
+        assert reader.process.wait(SECONDS) == -signal.SIGKILL
+        assert server.state == "T"
+    with reading(big, 8 * MIB, direct=True) as reader:
+        assert reader.results() == digests(sample.sources.data / "big", 8 * MIB)
     server.close()
 
 
