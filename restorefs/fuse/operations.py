@@ -124,7 +124,7 @@ class Operations:
             await ahead
 
     def _look_ahead(self, pid: int, folder: OpenFolder, offset: int) -> Answering | None:
-        """Have ready what a reader of a folder will ask for next; return what has to wait for it."""
+        """Have ready what a folder's reader will ask for next; return what has to wait for it."""
         folder.prepare()
         if offset:
             return folder.fetch() if folder.can_fetch else None
