@@ -91,9 +91,13 @@ class BlockCache:
     """All slots of the daemon."""
 
     def __init__(self, budget: ByteLength = 256 << 20) -> None:
-        """Map `budget` bytes, a quarter of it small slots; memory is used as slots are."""
-        self._small = _Region(SMALL_SLOT, max(64, budget // 4 // SMALL_SLOT))
-        self._large = _Region(LARGE_SLOT, max(32, budget * 3 // 4 // LARGE_SLOT))
+        """Map `budget` bytes, half of it small slots; memory is used as slots are.
+
+        A stream drops what it has passed, so that a few large slots serve it; the metadata of a
+        large folder is read more than once, and is in the small ones the next time if it fits.
+        """
+        self._small = _Region(SMALL_SLOT, max(64, budget // 2 // SMALL_SLOT))
+        self._large = _Region(LARGE_SLOT, max(32, budget // 2 // LARGE_SLOT))
         self._room = trio.lowlevel.ParkingLot()
         self._serial = 0
         self.hits = 0

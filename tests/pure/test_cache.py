@@ -320,7 +320,7 @@ async def test_small_ranges_do_not_evict_large_ones(nursery: trio.Nursery) -> No
 
 
 async def test_memory_is_bounded_by_the_budget(nursery: trio.Nursery) -> None:
-    budget = 48 << 20
+    budget = 64 << 20
     cache = BlockCache(budget)
     slots: set[Slot] = set()
     for length in (1, 4096, SMALL_SLOT, LARGE, LARGE_SLOT):
