@@ -202,6 +202,11 @@ class CachedDisk(BlockDevice):
         self.check_range(offset, length)
         return [Piece(self, offset, length)]
 
+    def _expect(self, offset: ByteOffset, length: ByteLength) -> None:
+        for start in range(offset - offset % SMALL_SLOT, offset + length, SMALL_SLOT):
+            if not self.cache.prefetch(self, start, min(SMALL_SLOT, self.size - start)):
+                break
+
     async def _read(self, offset: ByteOffset, length: ByteLength) -> bytes:
         """Read metadata: in aligned small slots, because its neighbours are wanted next."""
         if length == 0:
@@ -209,12 +214,9 @@ class CachedDisk(BlockDevice):
         first = offset - offset % SMALL_SLOT
         if offset + length <= first + SMALL_SLOT:
             return await self._from_slot(first, offset, length)
-        starts = range(first, offset + length, SMALL_SLOT)
-        for start in starts:
-            if not self.cache.prefetch(self, start, min(SMALL_SLOT, self.size - start)):
-                break
+        self.expect(offset, length)
         parts = []
-        for start in starts:
+        for start in range(first, offset + length, SMALL_SLOT):
             begin = max(offset, start)
             end = min(offset + length, start + SMALL_SLOT)
             parts.append(await self._from_slot(start, begin, end - begin))
