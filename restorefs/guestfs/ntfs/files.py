@@ -109,7 +109,7 @@ class FileTable:
                 by_record[entry.reference].append(entry)
         base = file.number | file.sequence << 48
         attributes = list(file.attributes)
-        await mft.records({reference & RECORD_MASK for reference in by_record})
+        await mft.fetch({reference & RECORD_MASK for reference in by_record})
         for reference, entries in by_record.items():
             await trio.lowlevel.checkpoint()
             attributes += await mft.pieces_in(reference, base, entries)
