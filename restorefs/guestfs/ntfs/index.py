@@ -105,8 +105,9 @@ class Index:
         """How many blocks its allocation has."""
         return self._allocation.size // self.block_size if self._allocation is not None else 0
 
-    async def blocks(self, numbers: Sequence[BlockNumber]) -> list[Node]:
-        """Return blocks, ascending; neighbours are read together. Raises DamagedError."""
+    async def blocks(self, numbers: Sequence[BlockNumber], *, once: bool = False) -> list[Node]:
+        """Return blocks, ascending; neighbours are read together. once: as FileTable.read() has
+        it. Raises DamagedError."""
         allocation = self._allocation
         size = self.block_size
         nodes: list[Node] = []
@@ -118,7 +119,9 @@ class Index:
             first = numbers[start]
             if allocation is None or not 0 <= first < (allocation.size // size):
                 raise DamagedError(f"an index of file {self._number} has no block {first}")
-            data = await self._files.read(allocation, first * size, (behind - start) * size)
+            data = await self._files.read(
+                allocation, first * size, (behind - start) * size, once=once
+            )
             for number in range(first, first + behind - start):
                 nodes.append(self._verified(data, (number - first) * size, number))
                 if not len(nodes) % _PACE:
@@ -188,7 +191,7 @@ class Index:
         places = range(first, min(first + most, len(self._order)))
         numbers = [self._order[place] for place in places]
         try:
-            nodes: list[Node | DamagedError] = list(await self.blocks(numbers))
+            nodes: list[Node | DamagedError] = list(await self.blocks(numbers, once=True))
         except DamagedError:
             nodes = []
             for number in numbers:
