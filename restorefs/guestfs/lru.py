@@ -27,7 +27,9 @@ class Lru(Generic[_Key, _Value]):
 
     def put(self, key: _Key, value: _Value) -> None:
         """Keep a value."""
-        self.put_all(((key, value),))
+        self._values[key] = value
+        if len(self._values) > self._capacity:
+            self._values.popitem(last=False)
 
     def put_all(self, values: Iterable[tuple[_Key, _Value]]) -> None:
         """Keep many values."""

@@ -21,9 +21,10 @@ _LOADED_AT_ONCE = 16
 class PieceReader:
     """Reads metadata of one volume."""
 
-    def __init__(self, device: BlockDevice) -> None:
+    def __init__(self, device: BlockDevice, kept: int = _KEPT_PIECES) -> None:
+        """kept: pieces to remember."""
         self.device = device
-        self._recent: Lru[int, bytes] = Lru(_KEPT_PIECES)
+        self._recent: Lru[int, bytes] = Lru(kept)
 
     async def read(self, offset: ByteOffset, length: ByteLength) -> bytes:
         """Return exactly `length` bytes. Raises DamagedError, StorageError as the device does."""
@@ -31,8 +32,10 @@ class PieceReader:
         if not length:
             return b""
         first, last = offset >> PIECE_BITS, offset + length - 1 >> PIECE_BITS
-        data = b"".join(await self.pieces(range(first, last + 1)))
         start = offset - (first << PIECE_BITS)
+        data = self._recent.get(first) if first == last else None
+        if data is None:
+            data = b"".join(await self.pieces(range(first, last + 1)))
         return data[start : start + length]
 
     async def pieces(self, numbers: Sequence[int]) -> list[bytes]:

@@ -2,13 +2,13 @@
 
 import struct
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from restorefs.errors import DamagedError, NotFoundError
 from restorefs.guestfs.base import Attributes
-from restorefs.guestfs.ntfs.attributes import plain_attributes, quick_attributes, summarise
-from restorefs.guestfs.ntfs.files import decode_file
+from restorefs.guestfs.ntfs.attributes import RecordForm, quick_attributes
+from restorefs.guestfs.ntfs.layout import ATTRIBUTE_LIST, EA, REPARSE_POINT
 from tests.images.ntfs_bytes import (
     DATA,
     FILE_NAME,
@@ -18,11 +18,13 @@ from tests.images.ntfs_bytes import (
     SPARSE,
     STANDARD_INFORMATION,
     Attribute,
+    fixed_up,
     utf16,
 )
+from tests.ntfs_ways import long_way, short_way
 
 IN_USE = 1
-FIRST = 0x38
+NUMBER = 77
 STANDARD = Attribute(STANDARD_INFORMATION, value=struct.pack("<4QI", 1, 2, 3, 4, 0).ljust(72))
 NAME = Attribute(FILE_NAME, value=struct.pack("<Q56xBB", 5 << 48 | 5, 6, 1) + utf16("a name"))
 LINK = Attribute(FILE_NAME, value=struct.pack("<Q56xBB", 5 << 48 | 5, 1, 0) + utf16("b"))
@@ -33,12 +35,13 @@ ROOT = Attribute(INDEX_ROOT, "$I30", value=bytes(48))
 BLOCKS = Attribute(INDEX_ALLOCATION, "$I30", runs=[(50, 4)], size=16_384)
 
 
-def record(*attributes: Attribute, flags: int = IN_USE, size: int = 1024) -> bytes:
-    """Return a FILE record as it is once its fixups are applied."""
+def record(*attributes: Attribute, flags: int = IN_USE, size: int = 1024, base: int = 0) -> bytes:
+    """Return a FILE record as it is stored."""
+    first = 0x30 + 2 * (size // 512 + 1) + 7 & -8
     body = b"".join(attribute.encoded(4096) for attribute in attributes) + b"\xff" * 4 + bytes(4)
-    head = struct.pack("<4sHHQHHHHIIQ", b"FILE", 0x30, 3, 0, 5, 1, FIRST, flags,
-                       FIRST + len(body), size, 0)  # fmt: skip
-    return (head.ljust(FIRST, b"\0") + body).ljust(size, b"\0")
+    head = struct.pack("<4sHHQHHHHIIQHHI", b"FILE", 0x30, size // 512 + 1, 0, 5, 1, first, flags,
+                       first + len(body), size, base, 0, 0, NUMBER)  # fmt: skip
+    return fixed_up((head.ljust(first, b"\0") + body).ljust(size, b"\0"), 0x30)
 
 
 RECORDS = [
@@ -46,26 +49,71 @@ RECORDS = [
     record(STANDARD, NAME, OUTSIDE, STREAM),
     record(STANDARD, NAME, HOLES),
     record(STANDARD, NAME, ROOT, BLOCKS, flags=IN_USE | IS_FOLDER),
+    record(STANDARD, NAME, OUTSIDE, size=4096),
 ]
+BEFORE = bytes(40)
+"""The record is not the first thing in a piece."""
 
 
-def long_way(raw: bytes) -> Attributes | None:
-    """Return a plain file's attributes, None for any other."""
-    try:
-        file, lists = decode_file(raw, 77)
-        summary = summarise(file)
-        if lists or not summary.is_plain:
-            return None
-        return plain_attributes(file, summary, 77)
-    except (DamagedError, NotFoundError):
-        return None
+def ways(raw: bytes, size: int) -> tuple[Attributes | None, Attributes | None]:
+    """Return where both ways lead to from a stored record."""
+    piece = BEFORE + raw
+    start = len(BEFORE)
+    return short_way(piece, start, size, NUMBER), long_way(piece, start, size, NUMBER)
 
 
 def test_plain_files_go_the_short_way() -> None:
     for raw in RECORDS:
-        assert long_way(raw) is not None
-        assert quick_attributes(raw, 77, 5) == long_way(raw)
-        assert quick_attributes(raw, 77, 6) is None, "the reference is stale"
+        short, long = ways(raw, len(raw))
+        assert short is not None
+        assert short == long
+        form = RecordForm.of(len(raw))
+        assert quick_attributes(raw, 0, form, NUMBER, 5) == short
+        assert quick_attributes(raw, 0, form, NUMBER, 6) is None, "the reference is stale"
+        assert quick_attributes(raw, 0, form, NUMBER + 1, 5) is None, "it is another record"
+
+
+@pytest.mark.parametrize("size", [1024, 4096])
+@pytest.mark.parametrize("more", [(), (LINK,), (LINK, LINK)])
+def test_wherever_attributes_lie(size: int, more: tuple[Attribute, ...]) -> None:
+    """Each attribute in turn lies across the end of a stride, whose two bytes were replaced."""
+    short_ones = 0
+    for length in range(1, 256):
+        key = struct.pack("<Q56xBB", 5 << 48 | 5, length, 1) + utf16("\u0101" * length)
+        name = Attribute(FILE_NAME, value=key)
+        for content in (OUTSIDE, HOLES, Attribute(DATA, value=bytes(20)), ROOT, BLOCKS):
+            is_folder = IS_FOLDER if content.kind in (INDEX_ROOT, INDEX_ALLOCATION) else 0
+            for attributes in ((name, *more, content), (*more, name, content, STREAM)):
+                raw = record(STANDARD, *attributes, flags=IN_USE | is_folder, size=size)
+                if len(raw) != size:
+                    continue
+                short, long = ways(raw, size)
+                assert long is not None
+                assert short in (None, long)
+                short_ones += short is not None
+    assert short_ones > 1000
+
+
+def test_what_is_not_a_plain_file() -> None:
+    for raw in (
+        record(STANDARD, NAME),
+        record(STANDARD, NAME, OUTSIDE, flags=0),
+        record(STANDARD, NAME, OUTSIDE, base=1 << 48 | 30),
+        record(STANDARD, NAME, OUTSIDE, Attribute(REPARSE_POINT, value=bytes(8))),
+        record(STANDARD, NAME, Attribute(EA, value=bytes(8)), OUTSIDE),
+        record(STANDARD, Attribute(ATTRIBUTE_LIST, value=b""), NAME, OUTSIDE),
+        record(NAME, OUTSIDE),
+        record(STANDARD),
+    ):
+        assert ways(raw, 1024) == (None, None)
+
+
+def test_fixups_are_verified() -> None:
+    for raw in RECORDS:
+        for end in range(510, len(raw), 512):
+            for at in (end, end + 1):
+                torn = raw[:at] + bytes([raw[at] ^ 1]) + raw[at + 1 :]
+                assert ways(torn, len(raw)) == (None, None)
 
 
 BYTES = st.one_of(st.sampled_from([0, 1, 8, 0x18, 0x40, 0x48, 0x80, 0xFF]), st.integers(0, 255))
@@ -73,26 +121,24 @@ BYTES = st.one_of(st.sampled_from([0, 1, 8, 0x18, 0x40, 0x48, 0x80, 0xFF]), st.i
 
 @given(
     st.sampled_from(RECORDS),
-    st.lists(st.tuples(st.integers(0x10, 0x1FF), BYTES), max_size=4),
-    st.sampled_from([256, 440, 512, 1024]),
+    st.lists(st.tuples(st.integers(0, 0x1FF), BYTES), max_size=4),
 )
 def test_the_short_way_leads_where_the_long_one_does(
-    raw: bytes, changes: list[tuple[int, int]], size: int
+    raw: bytes, changes: list[tuple[int, int]]
 ) -> None:
     damaged = bytearray(raw)
     for at, value in changes:
         damaged[at] = value
-    damaged = damaged[:size]
-    found = quick_attributes(bytes(damaged), 77, 0)
-    assert found is None or found == long_way(bytes(damaged))
+    short, long = ways(bytes(damaged), len(raw))
+    assert short in (None, long)
 
 
 def test_every_byte_of_a_record() -> None:
     """Each byte alone, with values that lengths and offsets go wrong by."""
     for raw in RECORDS:
         (used,) = struct.unpack_from("<I", raw, 0x18)
-        for at in range(0x10, used):
+        for at in range(used):
             for value in (0, 1, 0x10, 0x20, 0x38, 0xF8, 0xFF):
-                damaged = raw[:at] + bytes([value]) + raw[at + 1 : used]
-                found = quick_attributes(damaged, 77, 0)
-                assert found is None or found == long_way(damaged), (at, value)
+                damaged = raw[:at] + bytes([value]) + raw[at + 1 :]
+                short, long = ways(damaged, len(raw))
+                assert short in (None, long), (at, value)

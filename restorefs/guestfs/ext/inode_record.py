@@ -8,7 +8,7 @@ are little-endian.
 import os
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
@@ -103,21 +103,25 @@ def check_inode(raw: bytes, inode: int, form: InodeFormat) -> None:
 
 
 def verified_records(
-    piece: bytes, wanted: Iterable[tuple[Inode, ByteOffset]], form: InodeFormat
+    piece: bytes, wanted: Sequence[tuple[Inode, ByteOffset]], form: InodeFormat
 ) -> list[tuple[Inode, bytes]]:
     """Return those of the wanted records, given by their offsets in a piece of an inode table,
     that can be read: what check_inode() says of each, but faster for many."""
     size, seed = form.size, form.checksum_seed
     if seed is None or size == GOOD_OLD_INODE_SIZE:
-        usual, cleared, seed = frozenset[bytes](), b"", 0
+        usual, cleared, first, seed = frozenset[bytes](), b"", 0, 0
     else:
-        usual, cleared = _USUAL_EXTRA_SIZES, checksum.without_inode_checksums(piece, size)
+        offsets = [offset for _, offset in wanted]
+        first, behind = min(offsets), max(offsets) + size
+        usual = _USUAL_EXTRA_SIZES
+        cleared = checksum.without_inode_checksums(piece[first:behind], size)
     found = []
     for inode, offset in wanted:
         record = piece[offset : offset + size]
         if record[0x80:0x82] in usual:
+            start = offset - first
             ingredients = (
-                inode.to_bytes(4, "little") + record[0x64:0x68] + cleared[offset : offset + size]
+                inode.to_bytes(4, "little") + record[0x64:0x68] + cleared[start : start + size]
             )
             value = checksum.crc32c(seed, ingredients)
             if value.to_bytes(4, "little") == record[0x7C:0x7E] + record[0x82:0x84]:
@@ -189,9 +193,14 @@ def decode_attributes(raw: bytes, inode: int, form: InodeFormat) -> Attributes:
                 (ctime_extra, mtime_extra, atime_extra, 0), _EXTRA_TIMES, strict=True
             )
         )
+    if (atime_extra | mtime_extra | ctime_extra | crtime_extra) & 3:  # after 2038
+        atime += (atime_extra & 3) << 32
+        mtime += (mtime_extra & 3) << 32
+        ctime += (ctime_extra & 3) << 32
+        crtime += (crtime_extra & 3) << 32
     created = None
     if not extra_size or extra_size >= _REACHES_CRTIME:
-        created = (crtime + ((crtime_extra & 3) << 32)) * _SECOND + (crtime_extra >> 2)
+        created = crtime * _SECOND + (crtime_extra >> 2)
     # Not Attributes(...): this is the innermost loop of every listing.
     return tuple.__new__(
         Attributes,
@@ -204,9 +213,9 @@ def decode_attributes(raw: bytes, inode: int, form: InodeFormat) -> Attributes:
             rdev,
             size,
             blocks,
-            (atime + ((atime_extra & 3) << 32)) * _SECOND + (atime_extra >> 2),
-            (mtime + ((mtime_extra & 3) << 32)) * _SECOND + (mtime_extra >> 2),
-            (ctime + ((ctime_extra & 3) << 32)) * _SECOND + (ctime_extra >> 2),
+            atime * _SECOND + (atime_extra >> 2),
+            mtime * _SECOND + (mtime_extra >> 2),
+            ctime * _SECOND + (ctime_extra >> 2),
             created,
         ),
     )

@@ -6,6 +6,7 @@ not know what a file contains.
 Concurrency: any number of calls may be in flight. What two of them read twice is the same.
 """
 
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -29,6 +30,7 @@ _KEPT_RECORD_BYTES = 2 << 20
 _KEPT_GROUPS = 4096
 _PIECES_AT_ONCE = 16
 _RECORDS_AT_ONCE = 256
+_TYPE_MASK = 0o170000
 
 
 class InodeTable:
@@ -79,18 +81,7 @@ class InodeTable:
         Raises StorageError: the rest of the folder would look damaged, too.
         """
         found: dict[Inode, Attributes] = {}
-        known, missing = [], []
-        for inode in inodes:
-            record = self._records.get(inode)
-            if record is None:
-                missing.append(inode)
-            else:
-                known.append((inode, record))
-        for start in range(0, len(known), _RECORDS_AT_ONCE):
-            if start:
-                await trio.lowlevel.checkpoint()
-            self._decode_into(found, known[start : start + _RECORDS_AT_ONCE])
-        by_piece = await self._by_piece(missing)
+        by_piece = await self._by_piece(inodes)
         numbers = sorted(by_piece)
         decoded = 0
         for start in range(0, len(numbers), _PIECES_AT_ONCE):
@@ -100,7 +91,6 @@ class InodeTable:
                     await trio.lowlevel.checkpoint()
                     decoded = 0
                 records = verified_records(piece, by_piece[number], self.form)
-                self._records.put_all(records)
                 self._decode_into(found, records)
                 decoded += len(records)
         return found
@@ -108,20 +98,25 @@ class InodeTable:
     async def _by_piece(self, inodes: Iterable[Inode]) -> dict[int, list[tuple[Inode, ByteOffset]]]:
         """Return where those of the inodes lie that can be located: for each piece of the
         volume, the inodes and their offsets in it."""
-        by_group = defaultdict(list)
-        for inode in filter(self._is_for_files, inodes):
-            by_group[(inode - 1) // self._superblock.inodes_per_group].append(inode)
         by_piece = defaultdict(list)
-        for group, members in by_group.items():
-            try:
-                start, end = await self._table(group)
-            except DamagedError:
+        per_group, size = self._superblock.inodes_per_group, self.form.size
+        behind_device = self._reader.device.size
+        # The last inode of the group of the one before, and where that group's table is.
+        last, start, end = 0, 0, 0
+        for inode in sorted(inodes):
+            if not self._is_for_files(inode):
                 continue
-            end = min(end, self._reader.device.size) - self.form.size
-            for inode in members:
-                offset = start + inode * self.form.size
-                if offset <= end:
-                    by_piece[offset >> PIECE_BITS].append((inode, offset & (PIECE_SIZE - 1)))
+            if inode > last:
+                group = (inode - 1) // per_group
+                last = (group + 1) * per_group
+                try:
+                    start, end = await self._table(group)
+                except DamagedError:
+                    start = end = 0
+                end = min(end, behind_device) - size
+            offset = start + inode * size
+            if offset <= end:
+                by_piece[offset >> PIECE_BITS].append((inode, offset & PIECE_SIZE - 1))
         return by_piece
 
     def _decode_into(
@@ -130,9 +125,12 @@ class InodeTable:
         """Decode what can be decoded."""
         for inode, record in records:
             try:
-                found[inode] = decode_attributes(record, inode, self.form)
+                attributes = decode_attributes(record, inode, self.form)
             except (DamagedError, NotFoundError):
                 continue
+            found[inode] = attributes
+            if attributes[1] & _TYPE_MASK == stat.S_IFDIR:  # it is likely to be opened next
+                self._records.put(inode, record)
 
     async def _table(self, group: int) -> tuple[ByteOffset, ByteOffset]:
         """Return where inode 0 would lie if all tables were as this group's is, and where the

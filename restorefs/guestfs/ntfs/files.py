@@ -109,7 +109,7 @@ class FileTable:
                 by_record[entry.reference].append(entry)
         base = file.number | file.sequence << 48
         attributes = list(file.attributes)
-        await mft.records({reference & RECORD_MASK for reference in by_record})
+        await mft.fetch({reference & RECORD_MASK for reference in by_record})
         for reference, entries in by_record.items():
             await trio.lowlevel.checkpoint()
             attributes += await mft.pieces_in(reference, base, entries)
@@ -131,10 +131,17 @@ class FileTable:
             self._streams.put(key, stream, len(stream.runs.starts))
         return stream
 
-    async def read(self, stream: Stream, offset: ByteOffset, length: ByteLength) -> bytes:
-        """Return bytes of a stream of the format's own. Raises DamagedError."""
+    async def read(
+        self, stream: Stream, offset: ByteOffset, length: ByteLength, *, once: bool = False
+    ) -> bytes:
+        """Return bytes of a stream of the format's own. Raises DamagedError.
+
+        once: nobody is likely to ask again for them or for others nearby, so that nothing is
+        remembered.
+        """
         mft = self.mft
-        return await read_plain(stream, mft.boot.cluster_bits, mft.reader, offset, length)
+        reader = mft.reader.device if once else mft.reader
+        return await read_plain(stream, mft.boot.cluster_bits, reader, offset, length)
 
     async def value(self, file: File, kind: int, limit: ByteLength, name: bytes = b"") -> bytes:
         """Return a small attribute's whole value, b"" where the file has not got it.

@@ -36,11 +36,13 @@ from restorefs.guestfs.ntfs.names import (
     UPCASE_SIZE,
     Upcase,
     shown_or_repaired,
+    shown_together,
     stored,
 )
 
 _POSITION_BITS = 20
 _FIRST_BLOCKS, _BLOCKS = 4, 128
+_FEWEST = 64
 _PACE = 32
 _SCANNED_AT_ONCE = 16
 _KEPT_INDEXES = 64
@@ -93,16 +95,18 @@ class Folders:
         most = _BLOCKS if cookie else _FIRST_BLOCKS
         complete = False
         first = place - 1
-        while not names and not complete:
+        while not complete:
             nodes, behind, complete = await index.walk(first, most)
-            for count, (number, node) in enumerate(nodes):
-                if count % _PACE == _PACE - 1:
+            for count, (number, node) in enumerate(nodes, 1):
+                if not count % _PACE:
                     await trio.lowlevel.checkpoint()
                 try:
                     self._add(names, folder, node, number + 1, position if number == first else 0)
                 except DamagedError as error:
                     index.damage = error
             first, position = behind, 0
+            if len(names) >= _FEWEST:
+                break
         if complete and index.damage:
             if not names:
                 raise index.damage
@@ -112,24 +116,27 @@ class Folders:
     def _add(self, names: list[Name], folder: File, node: Node, block: int, behind: int) -> None:
         """Append the names of a node behind a position in it."""
         base = block << _POSITION_BITS
-        hidden = -1
+        records = [record for record in decode_names(node) if record[1] != DOS]
+        if behind:
+            records = [record for record in records if record[3] > behind]
         if folder.number == ROOT:
-            hidden = ROOT if self._show_system_files else _LAST_SYSTEM_FILE
-        new = tuple.__new__
-        for name, namespace, reference, end in decode_names(node):
-            if namespace == DOS or end <= behind:
-                continue
-            number = reference & RECORD_MASK
-            if number <= hidden and (number == ROOT or hidden != ROOT):
-                continue
-            impossible = False
-            try:
-                text = name.decode("utf-16-le").encode()
-            except UnicodeError:
-                text = b""  # a surrogate alone
-            if len(text) < 3 or b"/" in text or b"\0" in text:
+            records = [record for record in records if self._is_shown(record[2] & RECORD_MASK)]
+        texts = shown_together([record[0] for record in records])
+        if texts is None:
+            for name, _, reference, end in records:
                 text, impossible = shown_or_repaired(name)
-            names.append(new(Name, (text, reference, base | end, impossible)))
+                names.append(Name(text, reference, base | end, impossible))
+            return
+        # Not Name(...): folders have very many.
+        new = tuple.__new__
+        names += [
+            new(Name, (text, reference, base | end, False))
+            for text, (_, _, reference, end) in zip(texts, records, strict=True)
+        ]
+
+    def _is_shown(self, number: RecordNumber) -> bool:
+        """Tell whether the root lists a file: its "." never, the system's own ones if wanted."""
+        return number > _LAST_SYSTEM_FILE or (self._show_system_files and number != ROOT)
 
     # --- lookup -------------------------------------------------------------------------------
 

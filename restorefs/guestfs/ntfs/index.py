@@ -105,8 +105,9 @@ class Index:
         """How many blocks its allocation has."""
         return self._allocation.size // self.block_size if self._allocation is not None else 0
 
-    async def blocks(self, numbers: Sequence[BlockNumber]) -> list[Node]:
-        """Return blocks, ascending; neighbours are read together. Raises DamagedError."""
+    async def blocks(self, numbers: Sequence[BlockNumber], *, once: bool = False) -> list[Node]:
+        """Return blocks, ascending; neighbours are read together. once: as FileTable.read() has
+        it. Raises DamagedError."""
         allocation = self._allocation
         size = self.block_size
         nodes: list[Node] = []
@@ -118,10 +119,12 @@ class Index:
             first = numbers[start]
             if allocation is None or not 0 <= first < (allocation.size // size):
                 raise DamagedError(f"an index of file {self._number} has no block {first}")
-            data = await self._files.read(allocation, first * size, (behind - start) * size)
+            data = await self._files.read(
+                allocation, first * size, (behind - start) * size, once=once
+            )
             for number in range(first, first + behind - start):
                 nodes.append(self._verified(data, (number - first) * size, number))
-                if not number % _PACE:
+                if not len(nodes) % _PACE:
                     await trio.lowlevel.checkpoint()
             start = behind
         return nodes
@@ -165,6 +168,8 @@ class Index:
         caller puts there what is wrong with the keys of those returned; of those before `first`,
         which only others or an index before this one may have returned, `check` finds it.
         """
+        if first >= self._visited == len(self._order):
+            return [], first, True
         while self._visited < first and self._visited < len(self._order):
             for _, node in await self._visit(self._visited, min(first - self._visited, most)):
                 self._check_keys(node)
@@ -186,7 +191,7 @@ class Index:
         places = range(first, min(first + most, len(self._order)))
         numbers = [self._order[place] for place in places]
         try:
-            nodes: list[Node | DamagedError] = list(await self.blocks(numbers))
+            nodes: list[Node | DamagedError] = list(await self.blocks(numbers, once=True))
         except DamagedError:
             nodes = []
             for number in numbers:
@@ -360,7 +365,8 @@ def decode_children(node: Node) -> list[int]:
 NameRecord: TypeAlias = tuple[bytes, int, int, int]
 """A stored name, its namespace, the file's reference, and the position behind the entry."""
 
-_NAME_LENGTH_AT = _ENTRY_SIZE + 0x40
+# Reference, length, flags; of the $FILE_NAME behind that the name's length and namespace.
+_NAME_ENTRY = struct.Struct("<QH2xH66xBB")
 _NAME_AT = _ENTRY_SIZE + 0x42
 
 
@@ -368,20 +374,20 @@ def decode_names(node: Node) -> list[NameRecord]:
     """Decode the entries of a folder's node ("$FILE_NAME" are the keys). Raises DamagedError."""
     data, position, end = node
     found: list[NameRecord] = []
-    unpack = _ENTRY.unpack_from
-    while position + _ENTRY_SIZE <= end:
-        head, length, _, flags = unpack(data, position)
+    unpack = _NAME_ENTRY.unpack_from
+    while position + _NAME_AT <= end:
+        reference, length, flags, name_length, namespace = unpack(data, position)
         behind = position + length
-        if length < _ENTRY_SIZE or behind > end:
-            break
-        if flags & _IS_LAST and behind == end:
-            return found
-        if flags & _IS_LAST or length < _NAME_AT:
+        if flags & _IS_LAST or length < _NAME_AT or behind > end:
             break
         name = position + _NAME_AT
-        name_end = name + 2 * data[position + _NAME_LENGTH_AT]
+        name_end = name + 2 * name_length
         if name_end > behind:
             break
-        found.append((data[name:name_end], data[position + _NAME_LENGTH_AT + 1], head, behind))
+        found.append((data[name:name_end], namespace, reference, behind))
         position = behind
+    if position + _ENTRY_SIZE <= end:
+        _, length, _, flags = _ENTRY.unpack_from(data, position)
+        if flags & _IS_LAST and length >= _ENTRY_SIZE and position + length == end:
+            return found
     raise DamagedError("a node of a folder is damaged")

@@ -9,7 +9,7 @@ Concurrency: any number of calls may be in flight.
 """
 
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -18,12 +18,15 @@ import trio
 from restorefs.errors import DamagedError, NotFoundError, UnsupportedError
 from restorefs.guestfs.base import Attributes, DirEntry, Inode
 from restorefs.guestfs.ntfs.attributes import (
+    FOLDER_MODE,
     WOF_STREAM,
+    RecordForm,
     Summary,
     plain_attributes,
     quick_attributes,
     require_content,
     special_attributes,
+    standard_of,
     stream_attributes,
     summarise,
 )
@@ -37,9 +40,11 @@ from restorefs.guestfs.ntfs.layout import (
     RECORD_MASK,
     REPARSE_POINT,
     RecordNumber,
+    checked_record,
     decode_header,
 )
 from restorefs.guestfs.ntfs.links import Links
+from restorefs.guestfs.ntfs.mft import Places
 from restorefs.guestfs.ntfs.names import shown
 from restorefs.guestfs.ntfs.reparse import (
     EA_BYTES,
@@ -99,6 +104,7 @@ class Inodes:
     def __init__(self, files: FileTable, links: Links) -> None:
         self._files = files
         self._links = links
+        self._form = RecordForm.of(files.mft.boot.record_size)
 
     async def node(self, inode: Inode) -> Node:
         """Return an inode. Raises NotFoundError, DamagedError."""
@@ -148,12 +154,13 @@ class Inodes:
 
         Sources: MS-FSCC 2.1.2.1 for tags; 2.6, FILE_ATTRIBUTE_RECALL_ON_DATA_ACCESS.
         """
-        reparse = (await self.special(file)).reparse
-        tag = reparse.tag if reparse else 0
-        owner = stub_name(tag)
+        tag, owner = 0, ""
+        if file.pieces(REPARSE_POINT) or file.pieces(EA):
+            tag = (await self.special(file)).tag
+            owner = stub_name(tag)
         dos = 0
         with suppress(DamagedError):  # its attributes say why
-            dos = summarise(file).standard.dos
+            dos = standard_of(file).dos
         if not owner and dos & DOS_RECALL_ON_DATA_ACCESS:
             owner = "an unknown filter" if tag else "recalled on access"
         return f"{owner}, reparse tag {tag:#x}" if owner and tag else owner
@@ -185,32 +192,66 @@ class Inodes:
     async def entries(self, names: Sequence[Name]) -> list[DirEntry]:
         """Return the entries of names, with the attributes of all files that can be read, whose
         records are fetched together. Raises StorageError."""
-        mft = self._files.mft
-        records = await mft.records({name[1] & RECORD_MASK for name in names if not name[3]})
+        by_number = {name[1] & RECORD_MASK: name[1] for name in names if not name[3]}
+        plain, others = await self._read(by_number)
         entries: list[DirEntry] = []
         new = tuple.__new__
-        for count, (name, reference, cookie, impossible) in enumerate(names):
+        for count, (name, reference, cookie, impossible) in enumerate(names, 1):
             if not count % _PACE:
                 await trio.lowlevel.checkpoint()
-            number = reference & RECORD_MASK
-            inode = number or MFT_INODE
-            kind, attributes = 0, None
-            record = records.get(number)
-            if impossible or number >= mft.count:
-                inode = NOTHING_INODE
-            elif record is not None:
-                attributes = quick_attributes(record, inode, reference >> 48)
-                if attributes is not None:
-                    kind = attributes[1] & _TYPE_MASK
-                elif _is_stale(record, reference):
-                    inode = NOTHING_INODE
-                else:
-                    await trio.lowlevel.checkpoint()
-                    with suppress(DamagedError, NotFoundError, UnsupportedError):
-                        attributes = await self._of_record(record, number)
-                        kind = attributes[1] & _TYPE_MASK
+            attributes = plain.get(reference)
+            if impossible:
+                inode, attributes = NOTHING_INODE, None
+            elif attributes is not None:
+                inode = attributes[0]
+            else:
+                inode, attributes = await self._referred(reference, others)
+            kind = attributes[1] & _TYPE_MASK if attributes is not None else 0
             entries.append(new(DirEntry, (name, inode, kind, cookie, attributes)))
         return entries
+
+    async def _read(
+        self, references: Mapping[RecordNumber, int]
+    ) -> tuple[dict[int, Attributes], dict[RecordNumber, bytes]]:
+        """Return the attributes of the plain files among those referred to, by reference, and the
+        records of the others, as far as they can be read. Raises StorageError."""
+        plain: dict[int, Attributes] = {}
+        others: dict[RecordNumber, bytes] = {}
+        mft = self._files.mft
+        form = self._form
+        size = form.size
+
+        def see(piece: bytes, places: Places) -> None:
+            for number, offset in places:
+                reference = references[number]
+                attributes = quick_attributes(piece, offset, form, number, reference >> 48)
+                if attributes is None:
+                    with suppress(DamagedError, NotFoundError):
+                        others[number] = checked_record(piece, offset, size, number)
+                    continue
+                plain[reference] = attributes
+                if attributes[1] == FOLDER_MODE:  # it is likely to be opened next
+                    mft.keep(number, checked_record(piece, offset, size, number))
+
+        await mft.visit(references, see)
+        return plain, others
+
+    async def _referred(
+        self, reference: int, records: Mapping[RecordNumber, bytes]
+    ) -> tuple[Inode, Attributes | None]:
+        """Return the inode that a folder's reference leads to, and its attributes if it can be
+        read. records: those that are at hand. Raises StorageError."""
+        number = reference & RECORD_MASK
+        mft = self._files.mft
+        if number >= mft.count:
+            return NOTHING_INODE, None
+        with suppress(DamagedError, NotFoundError, UnsupportedError):
+            record = records.get(number) or await mft.any_record(number)
+            if _is_stale(record, reference):
+                return NOTHING_INODE, None
+            await trio.lowlevel.checkpoint()
+            return inode_of(number), await self._of_record(record, number)
+        return inode_of(number), None
 
     async def _of_record(self, record: bytes, number: RecordNumber) -> Attributes:
         """Return the attributes of a file whose record has been read."""

@@ -45,7 +45,7 @@ BITMAP = 0xB0
 REPARSE_POINT = 0xC0
 EA = 0xE0
 LOGGED_UTILITY_STREAM = 0x100
-_END = 0xFFFFFFFF
+END = 0xFFFFFFFF
 
 I30 = "$I30".encode("utf-16-le")
 """The name of a folder's index, which is one of $FILE_NAME (type 0x30)."""
@@ -171,16 +171,14 @@ def apply_fixups(data: bytes, start: ByteOffset, size: ByteLength) -> bytes:
     array = data[start + offset : start + offset + 2 * count]
     if offset + 2 * count > STRIDE - 2 or len(array) != 2 * count:
         raise DamagedError("a record's update sequence lies outside of it")
-    number = array[:2]
-    parts = []
-    position = 2
-    for end in range(start + STRIDE - 2, start + size, STRIDE):
-        if data[end : end + 2] != number:
-            raise DamagedError("a record was not written completely (its fixups do not match)")
-        parts.append(data[end + 2 - STRIDE : end])
-        parts.append(array[position : position + 2])
-        position += 2
-    return b"".join(parts)
+    strides = size // STRIDE
+    low, high = slice(STRIDE - 2, None, STRIDE), slice(STRIDE - 1, None, STRIDE)
+    record = bytearray(data[start : start + size])
+    if record[low] != array[:1] * strides or record[high] != array[1:2] * strides:
+        raise DamagedError("a record was not written completely (its fixups do not match)")
+    record[low] = array[2 : 2 + 2 * strides : 2]
+    record[high] = array[3 : 2 + 2 * strides : 2]
+    return bytes(record)
 
 
 class Header(NamedTuple):
@@ -345,7 +343,7 @@ def decode_attribute_list(data: bytes) -> list[ListEntry]:
             data, position
         )
         end = position + length
-        if not kind or kind == _END:
+        if not kind or kind == END:
             break
         name_end = name_offset + 2 * name_length
         if length < _LIST_ENTRY.size or end > len(data) or (name_length and name_end > length):

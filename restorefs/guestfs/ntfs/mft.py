@@ -7,9 +7,9 @@ Source: linux-ntfs, "$MFT" and "$MFTMirr".
 Concurrency: any number of calls may be in flight. What two of them read twice is the same.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Self
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Self, TypeAlias
 
 import trio
 
@@ -37,13 +37,18 @@ from restorefs.guestfs.ntfs.runs import HOLE, Runs
 from restorefs.guestfs.ntfs.streams import read_pieces, read_plain
 from restorefs.guestfs.pieces import PIECE_BITS, PIECE_SIZE, PieceReader
 
-_KEPT_RECORD_BYTES = 4 << 20
+_KEPT_RECORD_BYTES = 2 << 20
 _PIECES_AT_ONCE = 16
 _RECORDS_AT_ONCE = 256
 _MAX_RECORDS = 1 << 32
 _NOTED = 8
 LIST_BYTES: ByteLength = 1 << 20
 """More than an attribute list may have (256 KiB in Windows)."""
+
+Places: TypeAlias = list[tuple[RecordNumber, ByteOffset]]
+"""Records, and where they begin in a piece of the volume."""
+Visitor: TypeAlias = Callable[[bytes, Places], None]
+"""What is shown a piece of the volume, and the records in it as they are stored: not verified."""
 
 
 class Mft:
@@ -221,72 +226,69 @@ class Mft:
 
     # --- many records -------------------------------------------------------------------------
 
-    async def records(self, numbers: Iterable[RecordNumber]) -> dict[RecordNumber, bytes]:
-        """Return those of the records that can be read and are in use, fetched together.
+    async def visit(self, numbers: Iterable[RecordNumber], see: Visitor) -> None:
+        """Show where records lie to `see`, piece by piece of the volume, fetched together.
 
-        Raises StorageError: the rest of a folder would look damaged, too.
+        What cannot be read so (records that lie in two pieces, or that are not there) is left
+        out. Raises StorageError: the rest of a folder would look damaged, too.
         """
-        found: dict[RecordNumber, bytes] = {}
-        missing = []
-        recent = self._records.get
-        for number in numbers:
-            record = recent(number)
-            if record is None:
-                missing.append(number)
-            else:
-                found[number] = record
-        by_piece, split = self._by_piece(missing)
+        by_piece = self._by_piece(numbers)
         wanted = sorted(by_piece)
-        checked = 0
+        seen = 0
         for start in range(0, len(wanted), _PIECES_AT_ONCE):
             batch = wanted[start : start + _PIECES_AT_ONCE]
             try:
                 pieces = await self.reader.pieces(batch)
             except DamagedError:  # behind the device's end
-                split += [number for piece in batch for number, _ in by_piece[piece]]
                 continue
             for piece, data in zip(batch, pieces, strict=True):
-                if checked >= _RECORDS_AT_ONCE:
+                places = by_piece[piece]
+                if seen + len(places) > _RECORDS_AT_ONCE:
                     await trio.lowlevel.checkpoint()
-                    checked = 0
-                records = self._check(data, by_piece[piece])
-                checked += len(records)
-                self._records.put_all(records)
-                found.update(records)
-        for number in split:
-            try:
-                found[number] = await self.any_record(number)
-            except (NotFoundError, DamagedError):
-                continue
-        return found
+                    seen = 0
+                see(data, places)
+                seen += len(places)
 
-    def _by_piece(
-        self, numbers: Iterable[RecordNumber]
-    ) -> tuple[dict[int, list[tuple[RecordNumber, ByteOffset]]], list[RecordNumber]]:
-        """Return, for each piece of the volume, the records in it and their offsets there; and
-        the records that lie in several pieces."""
+    async def fetch(self, numbers: Iterable[RecordNumber]) -> None:
+        """Read records together that will be asked for one by one. Raises StorageError."""
+        await self.visit(numbers, self._keep)
+
+    def _keep(self, piece: bytes, places: Places) -> None:
         size = self.boot.record_size
-        by_piece = defaultdict(list)
-        split = []
+        for number, offset in places:
+            with suppress(DamagedError, NotFoundError):  # who asks for it is told
+                self.keep(number, checked_record(piece, offset, size, number))
+
+    def keep(self, number: RecordNumber, record: bytes) -> None:
+        """Remember a verified record that was met, and will be asked for."""
+        self._records.put(number, record)
+
+    def _by_piece(self, numbers: Iterable[RecordNumber]) -> dict[int, Places]:
+        """Return, for each piece of the volume, the records that lie in it, and where."""
+        size = self.boot.record_size
+        by_piece: dict[int, Places] = {}
+        places: Places = []
         # Where the next records lie, as far as the run of the last one goes.
         start = end = shift = 0
-        room = PIECE_SIZE - size
+        # And as far as the piece of the last one goes: offsets in the MFT.
+        first = behind = 0
         for number in sorted(numbers):
             if not start <= number < end:
                 if not 0 <= number < self.count:
                     continue
                 start, end, shift = self._run_around(number)
+                behind = 0
                 if end <= start:
                     start = end = 0
-                    split.append(number)
                     continue
-            offset = number * size + shift
-            inside = offset & PIECE_SIZE - 1
-            if inside > room:
-                split.append(number)
-            else:
-                by_piece[offset >> PIECE_BITS].append((number, inside))
-        return by_piece, split
+            offset = number * size
+            if offset >= behind:
+                first = (offset + shift & -PIECE_SIZE) - shift
+                behind = first + PIECE_SIZE
+                places = by_piece.setdefault(offset + shift >> PIECE_BITS, [])
+            if offset + size <= behind:
+                places.append((number, offset - first))
+        return by_piece
 
     def _run_around(self, number: RecordNumber) -> tuple[RecordNumber, RecordNumber, int]:
         """Return which records lie in one run from this one on, and what to add to an offset in
@@ -303,16 +305,3 @@ class Mft:
             end = min(end, (self.reader.device.size - shift) // size)
             return number, end, shift
         return 0, 0, 0
-
-    def _check(
-        self, data: bytes, places: Sequence[tuple[RecordNumber, ByteOffset]]
-    ) -> list[tuple[RecordNumber, bytes]]:
-        """Return the verified records of a piece, without those that are damaged."""
-        size = self.boot.record_size
-        found = []
-        for number, offset in places:
-            try:
-                found.append((number, checked_record(data, offset, size, number)))
-            except (DamagedError, NotFoundError):
-                continue
-        return found

@@ -7,6 +7,8 @@ name has a shown one of its own. Source: linux-ntfs, "$UpCase" and "$FILE_NAME".
 
 import sys
 from array import array
+from codecs import utf_16_le_decode
+from collections.abc import Sequence
 
 from restorefs.errors import DamagedError, NotFoundError
 
@@ -30,6 +32,26 @@ def shown_or_repaired(name: bytes) -> tuple[bytes, bool]:
         return REPLACEMENT * len(text), True
     repaired = text.replace(b"/", REPLACEMENT).replace(b"\0", REPLACEMENT) or REPLACEMENT
     return repaired, repaired != text
+
+
+_IMPOSSIBLE = frozenset((b"", b".", b".."))
+_SLASH = "/".encode("utf-16-le")
+
+
+def shown_together(names: Sequence[bytes]) -> list[bytes] | None:
+    """Return stored names, all as shown(), or None where shown_or_repaired() must look at each: one
+    may be impossible, or have a surrogate alone. For many names at once, as folders have them."""
+    if not names:
+        return []
+    try:
+        # Not decode("utf-16-le"), which looks for this function first, each time.
+        text, _ = utf_16_le_decode(_SLASH.join(names), "strict", True)
+        texts = text.encode().split(b"/")
+    except UnicodeError:
+        return None
+    if len(texts) != len(names) or "\0" in text or not _IMPOSSIBLE.isdisjoint(texts):
+        return None
+    return texts
 
 
 def stored(name: bytes) -> bytes:

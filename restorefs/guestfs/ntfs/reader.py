@@ -50,6 +50,10 @@ from restorefs.guestfs.ntfs.security import Security
 from restorefs.guestfs.ntfs.xattrs import Xattrs
 from restorefs.guestfs.pieces import PieceReader
 
+_KEPT_PIECES = 64
+"""More than others keep: the files of a folder were listed from pieces of the MFT, whose records
+are not kept one by one, and are likely to be opened next."""
+
 
 class NtfsFilesystem(GuestFilesystem):
     """An NTFS file system."""
@@ -89,7 +93,9 @@ class NtfsFilesystem(GuestFilesystem):
         sector = await identify.boot_sector(device)
         boot = decode_boot(sector or b"")
         require_known(boot)
-        filesystem = cls(await Mft.open(PieceReader(device), boot, limits), boot, options)
+        filesystem = cls(
+            await Mft.open(PieceReader(device, _KEPT_PIECES), boot, limits), boot, options
+        )
         try:
             await filesystem._folder(ROOT)
         except (NotFoundError, NotAFolderError) as error:

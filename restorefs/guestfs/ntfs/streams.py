@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import trio
 
-from restorefs.block.base import ByteLength, ByteOffset
+from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
 from restorefs.errors import DamagedError, UnsupportedError
 from restorefs.guestfs.base import Extent
 from restorefs.guestfs.limits import Limits
@@ -201,7 +201,11 @@ def _add(
 
 
 async def read_plain(
-    stream: Stream, cluster_bits: int, reader: PieceReader, offset: ByteOffset, length: ByteLength
+    stream: Stream,
+    cluster_bits: int,
+    reader: PieceReader | BlockDevice,
+    offset: ByteOffset,
+    length: ByteLength,
 ) -> bytes:
     """Return bytes of a stream that must not be compressed, as those of the format itself.
 
