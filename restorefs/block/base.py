@@ -40,6 +40,18 @@ class BlockDevice(ABC):
     async def _read(self, offset: ByteOffset, length: ByteLength) -> bytes:
         """Read a range that is known to lie inside the device."""
 
+    def expect(self, offset: ByteOffset, length: ByteLength) -> None:
+        """Say that a range will be read very soon, so that its load may begin.
+
+        For whoever knows of several ranges before it waits for the first. Never waits and raises
+        nothing: what is wrong with the range is for the read to say.
+        """
+        if offset >= 0 and length >= 0 and offset + length <= self.size:
+            self._expect(offset, length)
+
+    def _expect(self, offset: ByteOffset, length: ByteLength) -> None:  # noqa: B027
+        """Begin to load a range that is known to lie inside the device, if that is of use."""
+
     @abstractmethod
     def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
         """Say where a range lies on real disks: pieces in order, covering it exactly.
@@ -67,6 +79,9 @@ class Window(BlockDevice):
 
     async def _read(self, offset: ByteOffset, length: ByteLength) -> bytes:
         return await self.parent.read(self.start + offset, length)
+
+    def _expect(self, offset: ByteOffset, length: ByteLength) -> None:
+        self.parent.expect(self.start + offset, length)
 
     def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
         self.check_range(offset, length)

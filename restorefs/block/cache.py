@@ -91,9 +91,13 @@ class BlockCache:
     """All slots of the daemon."""
 
     def __init__(self, budget: ByteLength = 256 << 20) -> None:
-        """Map `budget` bytes, a quarter of it small slots; memory is used as slots are."""
-        self._small = _Region(SMALL_SLOT, max(64, budget // 4 // SMALL_SLOT))
-        self._large = _Region(LARGE_SLOT, max(32, budget * 3 // 4 // LARGE_SLOT))
+        """Map `budget` bytes, half of it small slots; memory is used as slots are.
+
+        A stream drops what it has passed, so that a few large slots serve it; the metadata of a
+        large folder is read more than once, and is in the small ones the next time if it fits.
+        """
+        self._small = _Region(SMALL_SLOT, max(64, budget // 2 // SMALL_SLOT))
+        self._large = _Region(LARGE_SLOT, max(32, budget // 2 // LARGE_SLOT))
         self._room = trio.lowlevel.ParkingLot()
         self._serial = 0
         self.hits = 0
@@ -198,6 +202,11 @@ class CachedDisk(BlockDevice):
         self.check_range(offset, length)
         return [Piece(self, offset, length)]
 
+    def _expect(self, offset: ByteOffset, length: ByteLength) -> None:
+        for start in range(offset - offset % SMALL_SLOT, offset + length, SMALL_SLOT):
+            if not self.cache.prefetch(self, start, min(SMALL_SLOT, self.size - start)):
+                break
+
     async def _read(self, offset: ByteOffset, length: ByteLength) -> bytes:
         """Read metadata: in aligned small slots, because its neighbours are wanted next."""
         if length == 0:
@@ -205,12 +214,9 @@ class CachedDisk(BlockDevice):
         first = offset - offset % SMALL_SLOT
         if offset + length <= first + SMALL_SLOT:
             return await self._from_slot(first, offset, length)
-        starts = range(first, offset + length, SMALL_SLOT)
-        for start in starts:
-            if not self.cache.prefetch(self, start, min(SMALL_SLOT, self.size - start)):
-                break
+        self.expect(offset, length)
         parts = []
-        for start in starts:
+        for start in range(first, offset + length, SMALL_SLOT):
             begin = max(offset, start)
             end = min(offset + length, start + SMALL_SLOT)
             parts.append(await self._from_slot(start, begin, end - begin))

@@ -15,7 +15,7 @@ from restorefs.guestfs.lru import Lru
 PIECE_BITS = 16
 PIECE_SIZE: ByteLength = 1 << PIECE_BITS
 _KEPT_PIECES = 32
-_PIECES_PER_READ = 16
+_LOADED_AT_ONCE = 16
 
 
 class PieceReader:
@@ -37,21 +37,19 @@ class PieceReader:
 
     async def pieces(self, numbers: Sequence[int]) -> list[bytes]:
         """Return pieces by number, ascending, each of which begins on the device; the device's
-        last piece may be short. Missing neighbours are read together."""
+        last piece may be short. Several are loaded while the first is waited for."""
         found = {number: self._recent.get(number) for number in numbers}
         missing = [number for number, data in found.items() if data is None]
-        while missing:
-            count = 1
-            while count < min(len(missing), _PIECES_PER_READ) and (
-                missing[count] == missing[0] + count
-            ):
-                count += 1
-            start = missing[0] << PIECE_BITS
-            length = min(count << PIECE_BITS, self.device.size - start)
-            data = await self.device.read(start, length)
-            for index in range(count):
-                piece = data[index << PIECE_BITS : index + 1 << PIECE_BITS]
-                found[missing[index]] = piece
-                self._recent.put(missing[index], piece)
-            del missing[:count]
+        if len(missing) > 1:
+            for number in missing[:_LOADED_AT_ONCE]:
+                self.device.expect(*self._place(number))
+        for position, number in enumerate(missing, _LOADED_AT_ONCE):
+            piece = found[number] = await self.device.read(*self._place(number))
+            self._recent.put(number, piece)
+            if position < len(missing):
+                self.device.expect(*self._place(missing[position]))
         return [data for data in found.values() if data is not None]
+
+    def _place(self, number: int) -> tuple[ByteOffset, ByteLength]:
+        start = number << PIECE_BITS
+        return start, min(PIECE_SIZE, self.device.size - start)

@@ -89,6 +89,21 @@ class BlockDeviceContract(ABC):
             with pytest.raises(DamagedError):
                 await device.read(offset, length)
 
+    async def test_what_is_expected_is_read_right(
+        self, device: BlockDevice, content: bytes
+    ) -> None:
+        for offset, length in ranges(device.size):
+            device.expect(offset, length)
+            device.expect(device.size - length, length)
+            assert await device.read(offset, length) == content[offset : offset + length]
+
+    async def test_to_expect_what_lies_outside_does_nothing(
+        self, device: BlockDevice, content: bytes
+    ) -> None:
+        for offset, length in outside(device.size):
+            device.expect(offset, length)
+        assert await device.read(0, device.size) == content
+
     async def test_a_map_outside_is_damage(self, device: BlockDevice) -> None:
         for offset, length in outside(device.size):
             with pytest.raises(DamagedError):

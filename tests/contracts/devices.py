@@ -42,6 +42,9 @@ class WatchedDevice(BlockDevice):
             raise StorageError(f"read {number} fails because the test wants it to")
         return await self.parent.read(offset, length)
 
+    def _expect(self, offset: ByteOffset, length: ByteLength) -> None:
+        self.parent.expect(offset, length)
+
     def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
         return self.parent.map(offset, length)
 

@@ -320,7 +320,7 @@ async def test_small_ranges_do_not_evict_large_ones(nursery: trio.Nursery) -> No
 
 
 async def test_memory_is_bounded_by_the_budget(nursery: trio.Nursery) -> None:
-    budget = 48 << 20
+    budget = 64 << 20
     cache = BlockCache(budget)
     slots: set[Slot] = set()
     for length in (1, 4096, SMALL_SLOT, LARGE, LARGE_SLOT):
@@ -734,6 +734,88 @@ async def test_a_read_fails_as_its_load_does(nursery: trio.Nursery) -> None:
         transport.fail(StorageError("bad sector"))
         await wait_all_tasks_blocked()
     assert set(transport.asked) == {(n * SMALL_SLOT, SMALL_SLOT) for n in range(3)}
+
+
+async def test_what_is_expected_is_loaded_while_something_else_is_waited_for(
+    nursery: trio.Nursery,
+) -> None:
+    disk, transport = new_disk(BlockCache(0))
+    wanted = (3, 20, 7)
+    for number in wanted:
+        disk.expect(number * SMALL_SLOT + 100, 1000)
+    assert transport.asked == [(number * SMALL_SLOT, SMALL_SLOT) for number in wanted]
+    transport.answer_all()
+    for number in wanted:
+        start = number * SMALL_SLOT + 100
+        assert await disk.read(start, 1000) == CONTENT[start : start + 1000]
+    assert len(transport.asked) == len(wanted)
+
+
+async def test_no_more_is_loaded_than_what_is_read(nursery: trio.Nursery) -> None:
+    """Neither in order nor scattered: metadata has no read-ahead that guesses."""
+    transport = PromptTransport(CONTENT, random.Random(1))
+    nursery.start_soon(transport.serve)
+    disk = CachedDisk(BlockCache(0), transport)
+    last = disk.size // SMALL_SLOT - 1
+    numbers = [
+        *range(20),
+        *random.Random(2).sample(range(20, last), 40),
+        *range(last, last - 5, -1),
+    ]
+    for number in numbers:
+        await disk.read(number * SMALL_SLOT, 1)
+    assert {offset // SMALL_SLOT for offset, _ in transport.asked} == set(numbers)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_failure_of_what_was_expected_is_nobodys_until_it_is_read(
+    nursery: trio.Nursery,
+) -> None:
+    disk, transport = new_disk(BlockCache(0))
+    read = trio.Event()
+
+    async def read_first() -> None:
+        assert await disk.read(0, 10) == CONTENT[:10]
+        read.set()
+
+    disk.expect(0, 10)
+    disk.expect(SMALL_SLOT, 10)
+    nursery.start_soon(read_first)
+    await wait_all_tasks_blocked()
+    transport.fail(StorageError("bad sector"), 1)
+    transport.answer()
+    await read.wait()
+    transport.asked.clear()
+    nursery.start_soon(disk.read, SMALL_SLOT, 10)
+    await wait_all_tasks_blocked()
+    assert transport.asked == [(SMALL_SLOT, SMALL_SLOT)], "it is tried again"
+    transport.answer()
+
+
+async def test_what_a_slow_disk_expects_leaves_the_others_their_slots(
+    nursery: trio.Nursery,
+) -> None:
+    cache = BlockCache(0)
+    slow, slow_transport = new_disk(cache)
+    for number in range(50):
+        slow.expect(number * SMALL_SLOT, 1)
+    assert len(slow_transport.waiting) == slow.in_flight == MAX_IN_FLIGHT
+    readers = await fill(nursery, cache, SMALL_SLOT, SMALL_SLOTS - MAX_IN_FLIGHT)
+    end(readers)  # each checks its bytes
+    slow_transport.answer_all()
+
+
+async def test_what_is_expected_finds_no_room_without_a_word(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    held = await fill(nursery, cache, SMALL_SLOT, SMALL_SLOTS)
+    disk, transport = new_disk(cache)
+    disk.expect(0, 5 * SMALL_SLOT)
+    assert transport.asked == []
+    end(held)
+    await wait_all_tasks_blocked()
+    disk.expect(0, 5 * SMALL_SLOT)
+    assert len(transport.asked) == 5
+    transport.answer_all()
 
 
 def test_a_disk_is_its_own_map() -> None:

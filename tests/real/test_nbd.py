@@ -3,6 +3,7 @@
 The expected bytes are the raw disk's, from which qemu-img made the image.
 """
 
+import fcntl
 import json
 import os
 import random
@@ -11,7 +12,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import termios
+import time
+from array import array
 from collections.abc import AsyncIterator, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -293,6 +298,32 @@ async def test_more_requests_than_the_socket_takes(image: Path) -> None:
         await until(lambda: len(found) == 2000)
         assert all(error is None for _, error in found)
         assert all(slot.view == DISK[512:1024] for slot, _ in found)
+
+
+async def test_replies_that_are_here_are_taken_together_but_not_all_at_once(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with served(image) as disk:
+        await wait_all_tasks_blocked()
+        fd = os.dup(disk.transport._handle.aio_get_fd())
+        waits: list[int] = []
+
+        async def wait(fd: int, direction: int) -> None:
+            waits.append(len(found))
+            await trio.lowlevel.wait_readable(fd)
+
+        monkeypatch.setattr("restorefs.block.nbd._wait", wait)
+        found = submit_many(disk, 40)
+        here = array("i", [0])
+        deadline = time.monotonic() + 60
+        while here[0] < 40 * (512 + 16):  # a simple reply's header is 16 bytes
+            assert time.monotonic() < deadline
+            fcntl.ioctl(fd, termios.FIONREAD, here)
+        os.close(fd)
+        await until(lambda: len(found) == 40)
+        assert all(error is None for _, error in found)
+        steps = [after - before for before, after in pairwise([0, *waits])]
+        assert max(steps) == 4
 
 
 async def test_a_server_that_is_killed_while_its_socket_is_full(image: Path) -> None:
