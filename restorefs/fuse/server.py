@@ -14,6 +14,7 @@ import errno
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Coroutine, Mapping
 
 import trio
@@ -23,6 +24,9 @@ from restorefs.fuse.request import Request
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 16  # requests that are answered before others in the loop have a turn
+_AWAKE_NS = 60_000
+"""How long to look for the next request before the process sleeps. Who got an answer mostly asks
+again within that time, and waking up costs both sides more."""
 _MAX_IDLE = 64  # workers that are kept for the next requests
 _TRY_AGAIN = (errno.EINTR, errno.ENOENT)  # ENOENT: the request was taken back meanwhile
 
@@ -42,7 +46,7 @@ class Server:
         self._request_timeout = request_timeout
         self._waiting: dict[int, Request] = {}
         self._idle: list[trio.lowlevel.Task] = []
-        self._listening = False
+        self._sleeping = False
         self._ended = False
 
     async def run(self) -> None:
@@ -54,7 +58,7 @@ class Server:
     def stop(self) -> None:
         """Take no more requests."""
         self._end()
-        if self._listening:
+        if self._sleeping:
             trio.lowlevel.notify_closing(self._fd)
 
     def _end(self) -> None:
@@ -75,21 +79,20 @@ class Server:
         """Answer what can be answered at once. Return a request that cannot with what will answer
         it, or None at the end."""
         answered = 0
+        awake_until = time.perf_counter_ns() + _AWAKE_NS
         while not self._ended:
             message = self._receive()
             if message is None:
                 answered = 0
-                self._listening = True
-                try:
-                    await trio.lowlevel.wait_readable(self._fd)
-                except trio.ClosedResourceError:
-                    return None
-                finally:
-                    self._listening = False
+                if time.perf_counter_ns() < awake_until:
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await self._sleep()
                 continue
             if not message:
                 self._end()
-                return None
+                break
+            awake_until = time.perf_counter_ns() + _AWAKE_NS
             request = Request(self._fd, message)
             answering = self._begin(request)
             if answering is not None:
@@ -99,6 +102,16 @@ class Server:
                 answered = 0
                 await trio.lowlevel.checkpoint()
         return None
+
+    async def _sleep(self) -> None:
+        """Wait for a request, or for stop()."""
+        self._sleeping = True
+        try:
+            await trio.lowlevel.wait_readable(self._fd)
+        except trio.ClosedResourceError:
+            assert self._ended
+        finally:
+            self._sleeping = False
 
     def _receive(self) -> bytes | None:
         """Return a request, None if there is none now, b"" if there will be none any more."""
