@@ -1,7 +1,11 @@
 """Fixtures that more than one ring uses; each is owned by the module it comes from."""
 
+import hypothesis
 import pytest
 
+# How long an example takes depends on what else the machine does.
+hypothesis.settings.register_profile("restorefs", deadline=None)
+hypothesis.settings.load_profile("restorefs")
 pytest.register_assert_rewrite("tests.contracts", "tests.images", "tests.manifest")
 
 from tests.images.exfat import exfat_images  # noqa: E402

@@ -93,7 +93,6 @@ class VolumeSchemeContract(ABC):
 
     @given(data=st.data())
     @settings(
-        deadline=None,
         max_examples=200,
         suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow],
     )

@@ -645,7 +645,7 @@ class World:
         end(await fill(self.nursery, self.cache, LARGE, LARGE_SLOTS))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(STEPS, max_size=30))
 async def test_nothing_is_mixed_up_or_lost_whatever_happens(steps: Sequence[Step]) -> None:
     async with trio.open_nursery() as nursery:

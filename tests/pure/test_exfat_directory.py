@@ -167,7 +167,7 @@ def test_no_byte_is_summed_up_twice(
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_whatever_the_bytes_say(data: st.DataObject) -> None:
     region = bytearray(b"".join(file_set(f"file {number}" * 3) for number in range(12)))
     for _ in range(data.draw(st.integers(1, 8))):

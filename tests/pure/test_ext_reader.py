@@ -524,14 +524,14 @@ PLACES = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(PLACES, st.integers(0, 255)), min_size=1, max_size=8))
 def test_whatever_the_bytes_say(changes: list[tuple[int, int]]) -> None:
     damaged = changed(RICH, changes)
     trio.run(assert_survives, ExtFilesystem, damaged, repr(changes))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, len(RICH)))
 def test_wherever_the_image_ends(length: int) -> None:
     trio.run(assert_survives, ExtFilesystem, RICH[:length], f"{length} bytes")

@@ -62,7 +62,7 @@ runs = st.lists(st.tuples(st.integers(2, MOST), st.integers(2, MOST)), max_size=
 @pytest.mark.parametrize("bits", [12, 16, 32])
 @given(values=st.one_of(tables, runs), first=st.integers(0, MOST + 1), needed=st.integers(1, 60))
 @example(values={n: n + 1 for n in range(2, 20)} | {20: 10}, first=2, needed=60)
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 async def test_a_chain_is_followed_as_far_as_it_is_one(
     bits: Literal[12, 16, 32], values: dict[int, int], first: int, needed: int
 ) -> None:

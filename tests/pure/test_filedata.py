@@ -274,7 +274,7 @@ def files(draw: st.DrawFn) -> Layout:
     return Layout(*parts)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(files(), st.data())
 async def test_any_layout_reads_right(layout: Layout, data: st.DataObject) -> None:
     size = len(layout.content)

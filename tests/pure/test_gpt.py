@@ -261,7 +261,7 @@ LBAS = st.integers(0, 2**64 - 1) | st.integers(0, 200)
 
 
 @given(entries=st.lists(st.tuples(LBAS, LBAS, st.binary(max_size=72)), max_size=8))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 async def test_whatever_entries_with_right_checksums_say(
     entries: list[tuple[int, int, bytes]],
 ) -> None:

@@ -199,7 +199,7 @@ async def test_an_error_of_the_stream_passes_and_is_not_remembered() -> None:
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_damaged_streams_give_the_length_or_an_error(data: st.DataObject) -> None:
     stream = Stream(PACKED_WORDS, NOISE, PACKED_WORDS, NOISE[:100])
     damaged = bytearray(stream.data)

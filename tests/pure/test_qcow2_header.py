@@ -313,7 +313,7 @@ def test_a_damaged_header_gives_a_result_or_an_error(changes: list[tuple[int, in
         parse_header(bytes(start))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_a_damaged_image_gives_a_result_or_an_error(tmp_path: Path, data: st.DataObject) -> None:
     content = image()

@@ -266,7 +266,7 @@ async def test_an_mbr_is_no_fat() -> None:
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 async def test_damaged_signatures_never_raise(data: st.DataObject) -> None:
     sample = data.draw(st.sampled_from([s for s in SAMPLES if len(s.content) <= 256 * KIB]))
     content = bytearray(sample.content)
@@ -286,6 +286,6 @@ async def test_damaged_signatures_never_raise(data: st.DataObject) -> None:
 
 
 @given(head=st.binary(min_size=512, max_size=4096))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 async def test_random_bytes_are_nothing(head: bytes) -> None:
     assert await recognise(head) is None
