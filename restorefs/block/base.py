@@ -6,12 +6,16 @@ are bytes; ranges are half-open. Concurrency: any number of reads may be in flig
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from restorefs.errors import DamagedError
 
 ByteOffset: TypeAlias = int
 ByteLength: TypeAlias = int
+
+Place: TypeAlias = tuple[ByteOffset, ByteLength]
+"""A range of a device."""
 
 
 class Piece(NamedTuple):
@@ -35,6 +39,11 @@ class BlockDevice(ABC):
         """
         self.check_range(offset, length)
         return await self._read(offset, length)
+
+    async def read_through(self, places: Sequence[Place]) -> bytes:
+        """Return the bytes of places, one behind the other, in as few requests as it can: what is
+        read to be decoded, and not again soon. Raises as read() does."""
+        return b"".join([await self.read(offset, length) for offset, length in places])
 
     @abstractmethod
     async def _read(self, offset: ByteOffset, length: ByteLength) -> bytes:
@@ -82,6 +91,13 @@ class Window(BlockDevice):
 
     def _expect(self, offset: ByteOffset, length: ByteLength) -> None:
         self.parent.expect(self.start + offset, length)
+
+    async def read_through(self, places: Sequence[Place]) -> bytes:
+        for offset, length in places:
+            self.check_range(offset, length)
+        return await self.parent.read_through(
+            [(self.start + offset, length) for offset, length in places]
+        )
 
     def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
         self.check_range(offset, length)

@@ -21,12 +21,12 @@ Concurrency: one trio loop, no locks. The invariants:
 import contextlib
 import mmap
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import trio
 
-from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Piece
+from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Piece, Place
 from restorefs.errors import RestoreError
 
 PAGE = 4096
@@ -222,8 +222,54 @@ class CachedDisk(BlockDevice):
             parts.append(await self._from_slot(start, begin, end - begin))
         return b"".join(parts)
 
+    async def read_through(self, places: Sequence[Place]) -> bytes:
+        """Read all places at once: what is long in large slots, which are free again then; what is
+        short as metadata, because its neighbours may be wanted next."""
+        loads: list[_Load] = []
+        for offset, length in places:
+            self.check_range(offset, length)
+            loads += _cut(offset, length, self.size)
+        for load in loads:
+            if not self.cache.prefetch(self, load.start, load.length):
+                break
+        parts = []
+        for load in loads:
+            slot = await self.cache.pin(self, load.start, load.length)
+            parts.append(bytes(slot.view[load.skip : load.skip + load.wanted]))
+            self.cache.unpin(slot)
+            if load.passes:
+                self.cache.drop(slot)
+        return b"".join(parts)
+
     async def _from_slot(self, start: ByteOffset, offset: ByteOffset, length: ByteLength) -> bytes:
         slot = await self.cache.pin(self, start, min(SMALL_SLOT, self.size - start))
         data = bytes(slot.view[offset - start : offset - start + length])
         self.cache.unpin(slot)
         return data
+
+
+class _Load(NamedTuple):
+    """A range to have in a slot; the wanted bytes begin `skip` bytes into it. `passes`: nobody
+    else is likely to want it."""
+
+    start: ByteOffset
+    length: ByteLength
+    skip: int
+    wanted: ByteLength
+    passes: bool
+
+
+def _cut(offset: ByteOffset, length: ByteLength, size: ByteLength) -> Iterator[_Load]:
+    """Cut a range of a disk of `size` bytes into loads. Their lengths are few different ones, as
+    a slot has a buffer for each that it ever had."""
+    end = offset + length
+    large = length > SMALL_SLOT
+    while offset < end:
+        start = offset - offset % (PAGE if large else SMALL_SLOT)
+        span = SMALL_SLOT
+        while large and 2 * span <= min(end - start, LARGE_SLOT):
+            span *= 2
+        span = min(span, size - start)
+        wanted = min(end, start + span) - offset
+        yield _Load(start, span, offset - start, wanted, passes=large)
+        offset += wanted

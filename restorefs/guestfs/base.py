@@ -167,6 +167,8 @@ class GuestFilesystem(ABC):
         ones merged. The range must lie inside the file's size. Raises IsAFolderError,
         DamagedError, UnsupportedError (encrypted content and the like, by name)."""
 
-    async def read_encoded(self, inode: Inode, offset: ByteOffset, length: ByteLength) -> bytes:
+    async def read_encoded(
+        self, inode: Inode, offset: ByteOffset, length: ByteLength
+    ) -> bytes | bytearray:
         """Return decoded bytes of a range that map() called encoded."""
         raise UnsupportedError(f"{self.identity.kind} has no encoded content")

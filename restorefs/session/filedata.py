@@ -106,6 +106,8 @@ class FileReader:
                 return _ZEROS[:length] if length <= UNIT else bytes(length)
             if len(loads) == 1 and loads[0].wanted == length:
                 return await self._from_slot(loads[0], passed=sequential and length == UNIT)
+        elif encoded == [(0, length)]:
+            return await self._decoded(inode, offset, length)
         return await self._assemble(inode, offset, length, loads, encoded)
 
     def _stream(self, inode: Inode) -> _Stream:
@@ -182,6 +184,12 @@ class FileReader:
             cache.drop(slot)
         return slot.view[load.skip : load.skip + load.wanted]
 
+    async def _decoded(self, inode: Inode, offset: ByteOffset, length: ByteLength) -> Data:
+        data = await self._guest.read_encoded(inode, offset, length)
+        if len(data) != length:
+            raise DamagedError(f"decoding gave {len(data)} bytes instead of {length}")
+        return data
+
     async def _assemble(
         self,
         inode: Inode,
@@ -197,10 +205,7 @@ class FileReader:
         for load in loads:
             reply[load.target : load.target + load.wanted] = await self._from_slot(load)
         for target, count in encoded:
-            data = await self._guest.read_encoded(inode, offset + target, count)
-            if len(data) != count:
-                raise DamagedError(f"decoding gave {len(data)} bytes instead of {count}")
-            reply[target : target + count] = data
+            reply[target : target + count] = await self._decoded(inode, offset + target, count)
         await trio.lowlevel.checkpoint()
         return reply
 

@@ -104,6 +104,22 @@ class BlockDeviceContract(ABC):
             device.expect(offset, length)
         assert await device.read(0, device.size) == content
 
+    async def test_places_are_read_one_behind_the_other(
+        self, device: BlockDevice, content: bytes
+    ) -> None:
+        assert await device.read_through([]) == b""
+        places = list(ranges(device.size))
+        for chosen in ([place] for place in places):
+            (offset, length), data = chosen[0], await device.read_through(chosen)
+            assert data == content[offset : offset + length], chosen
+        data = await device.read_through(places)
+        assert data == b"".join(content[offset : offset + length] for offset, length in places)
+
+    async def test_places_outside_are_damage(self, device: BlockDevice) -> None:
+        for place in outside(device.size):
+            with pytest.raises(DamagedError):
+                await device.read_through([(0, 512), place])
+
     async def test_a_map_outside_is_damage(self, device: BlockDevice) -> None:
         for offset, length in outside(device.size):
             with pytest.raises(DamagedError):

@@ -380,6 +380,52 @@ async def test_a_dropped_range_is_loaded_again(nursery: trio.Nursery) -> None:
     end(again)  # it checks its bytes
 
 
+@pytest.mark.parametrize(
+    ("place", "asked"),
+    [
+        ((1 << 20, 1 << 20), [(1 << 20, 1 << 20)]),
+        ((4096, 512 << 10), [(4096, 512 << 10)]),
+        (
+            (5000, 600 << 10),  # pages, in pieces whose lengths are few different ones
+            [(4096, 512 << 10), (528_384, 64 << 10), (593_920, 64 << 10)],
+        ),
+        ((0, 2 << 20), [(0, 1 << 20), (1 << 20, 1 << 20)]),
+        ((6 * (1 << 20) - 70_000, 70_000), [(6_221_456 - 3728, 65_536), (6_283_264, 8192)]),
+    ],
+)
+async def test_what_is_read_through_takes_few_requests_and_no_room(
+    place: tuple[int, int], asked: list[tuple[int, int]], nursery: trio.Nursery
+) -> None:
+    transport = PromptTransport(CONTENT, random.Random(1))
+    nursery.start_soon(transport.serve)
+    disk = CachedDisk(BlockCache(0), transport)
+    offset, length = place
+    for _ in range(2):
+        assert await disk.read_through([place]) == CONTENT[offset : offset + length]
+    assert transport.asked == asked * 2
+
+
+async def test_short_places_are_asked_for_at_once_and_kept_with_their_neighbours(
+    nursery: trio.Nursery,
+) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    read = trio.Event()
+
+    async def reader() -> None:
+        data = await disk.read_through([(70_000, 8192), (SMALL_SLOT - 512, 1024), (0, 512)])
+        assert data == CONTENT[70_000:78_192] + CONTENT[65_024:66_048] + CONTENT[:512]
+        read.set()
+
+    nursery.start_soon(reader)
+    await wait_all_tasks_blocked()
+    assert transport.asked == [(SMALL_SLOT, SMALL_SLOT), (0, SMALL_SLOT)]
+    transport.answer_all()
+    await read.wait()
+    assert await disk.read(100, 100) == CONTENT[100:200]
+    assert len(transport.asked) == 2
+
+
 async def test_a_stream_that_drops_leaves_the_others_their_slots(nursery: trio.Nursery) -> None:
     cache = BlockCache(0)
     held = await fill(nursery, cache, LARGE, LARGE_SLOTS - 1)

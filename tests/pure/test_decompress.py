@@ -1,6 +1,5 @@
 """The decoders: what other encoders made, damaged data, and where the work is done."""
 
-import contextlib
 import threading
 
 import pytest
@@ -9,7 +8,7 @@ from hypothesis import strategies as st
 
 from restorefs.errors import DamagedError
 from restorefs.guestfs import decompress
-from restorefs.guestfs.decompress import decode_parts, lznt1_chunk, xpress_huffman
+from restorefs.guestfs.decompress import decode_parts, xpress_huffman
 from tests.pure import wim_chunks
 
 
@@ -69,13 +68,6 @@ def test_damaged_xpress_gives_the_size_or_an_error(data: st.DataObject) -> None:
     assert len(decoded) == len(content)
 
 
-@given(st.binary(max_size=4096))
-def test_a_damaged_lznt1_chunk_holds_at_most_4096_bytes(body: bytes) -> None:
-    header = (0xB000 | max(0, len(body) - 1)).to_bytes(2, "little")
-    with contextlib.suppress(DamagedError):
-        assert len(lznt1_chunk(header + body)) <= 4096
-
-
 def noting_the_thread(seen: set[int]):
     def decoder(stored: bytes, size: int) -> bytes:
         seen.add(threading.get_ident())
@@ -107,12 +99,12 @@ async def test_an_error_of_one_part_is_raised_as_it_is(size: int) -> None:
         await decode_parts(noting_the_thread(set()), [(b"a", size), (b"damaged", 1), (b"b", 1)])
 
 
-async def test_lzx_is_slow_and_never_decoded_on_the_event_loop(
+async def test_what_is_slow_is_never_decoded_on_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: set[int] = set()
     slow = noting_the_thread(seen)
-    monkeypatch.setattr(decompress, "lzx", slow)
+    monkeypatch.setattr(decompress, "_SLOW", (slow,))
     assert await decode_parts(slow, [(b"a", 1), (b"b", 2)]) == [b"a", b"bb"]
     assert threading.get_ident() not in seen
     assert len(seen) == 1

@@ -1,17 +1,41 @@
 """LZX chunks: what wimlib made, what is built from the documentation, and damaged ones."""
 
-import contextlib
 import struct
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from restorefs.errors import DamagedError
-from restorefs.guestfs.lzx import MAX_CHUNK, decode
+from restorefs.guestfs.decoders import lzx
+from restorefs.guestfs.decoders.lzx import MAX_CHUNK
+from tests.decoders import uncompiled
 from tests.pure import wim_chunks
 
+Decode = Callable[[bytes, int], bytes]
+
+PYTHON = uncompiled(lzx)
+
 BODY = bytes(range(256)) * 16
+
+
+@pytest.fixture(params=[lzx, PYTHON], ids=["installed", "python"])
+def decode(request: pytest.FixtureRequest) -> Decode:
+    """The decoder in either form."""
+    made: Decode = request.param.decode
+    return made
+
+
+def outcome(decoder: ModuleType, chunk: bytes, size: int) -> bytes | str:
+    """What a form makes of a chunk: bytes, or the text of its error."""
+    try:
+        decoded: bytes = decoder.decode(chunk, size)
+    except DamagedError as error:
+        return str(error)
+    assert len(decoded) == size
+    return decoded
 
 
 def words_of(bits: str) -> bytes:
@@ -32,19 +56,21 @@ def uncompressed(body: bytes, size: int | None = None) -> bytes:
     [wim_chunks.LZX_CALLS, wim_chunks.LZX_RECORDS, wim_chunks.LZX_TWO_BLOCKS],
     ids=["calls", "records", "two-blocks"],
 )
-def test_chunks_of_wimlib(sample: tuple[bytes, bytes]) -> None:
+def test_chunks_of_wimlib(sample: tuple[bytes, bytes], decode: Decode) -> None:
     content, stored = sample
     assert decode(stored, len(content)) == content
 
 
 @pytest.mark.parametrize("sizes", [(1,), (100,), (101, 1000), (101, 3, 5), (4096, 1), (12,)])
-def test_uncompressed_blocks_with_a_byte_behind_odd_ones(sizes: tuple[int, ...]) -> None:
+def test_uncompressed_blocks_with_a_byte_behind_odd_ones(
+    sizes: tuple[int, ...], decode: Decode
+) -> None:
     bodies = [BODY[size : 2 * size] if 2 * size <= len(BODY) else BODY[:size] for size in sizes]
     stored = b"".join(map(uncompressed, bodies))
     assert decode(stored, sum(sizes)) == b"".join(bodies)
 
 
-def test_a_block_of_32_kib_has_one_bit_for_its_size() -> None:
+def test_a_block_of_32_kib_has_one_bit_for_its_size(decode: Decode) -> None:
     assert decode(uncompressed(BODY * 8), MAX_CHUNK) == BODY * 8
 
 
@@ -67,12 +93,12 @@ def call(position: int, value: int, size: int) -> bytes:
         (90, 1000, 1000),
     ],
 )
-def test_call_translation(position: int, stored: int, shown: int) -> None:
+def test_call_translation(position: int, stored: int, shown: int, decode: Decode) -> None:
     chunk = uncompressed(call(position, stored, 100))
     assert decode(chunk, 100) == call(position, shown, 100)
 
 
-def test_the_operand_of_a_call_is_not_looked_at_for_another_one() -> None:
+def test_the_operand_of_a_call_is_not_looked_at_for_another_one(decode: Decode) -> None:
     body = b"\0" * 10 + b"\xe8\xe8\xe8\xe8\xe8" + b"\xe8\x20\0\0\0" + bytes(20)
     shown = body[:16] + struct.pack("<i", 0x20 - 15) + body[20:]
     assert decode(uncompressed(body), len(body)) == shown
@@ -94,13 +120,13 @@ def test_the_operand_of_a_call_is_not_looked_at_for_another_one() -> None:
         (uncompressed(BODY[:100]), MAX_CHUNK + 1),
     ],
 )
-def test_damaged_chunks(chunk: bytes, size: int) -> None:
+def test_damaged_chunks(chunk: bytes, size: int, decode: Decode) -> None:
     with pytest.raises(DamagedError):
         decode(chunk, size)
 
 
 @pytest.mark.parametrize("length", [0, 1, 50, 300, 610])
-def test_chunks_that_are_cut_off(length: int) -> None:
+def test_chunks_that_are_cut_off(length: int, decode: Decode) -> None:
     content, stored = wim_chunks.LZX_RECORDS
     with pytest.raises(DamagedError):
         decode(stored[:length], len(content))
@@ -113,15 +139,11 @@ def test_flipped_bits_give_the_size_or_an_error(data: st.DataObject) -> None:
     damaged = bytearray(stored)
     for _ in range(data.draw(st.integers(1, 8))):
         damaged[data.draw(st.integers(0, len(stored) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    try:
-        decoded = decode(bytes(damaged), len(content))
-    except DamagedError:
-        return
-    assert len(decoded) == len(content)
+    chunk = bytes(damaged)
+    assert outcome(lzx, chunk, len(content)) == outcome(PYTHON, chunk, len(content))
 
 
 @given(st.binary(max_size=300), st.integers(1, MAX_CHUNK))
 @settings(deadline=None)
 def test_arbitrary_bytes_give_the_size_or_an_error(chunk: bytes, size: int) -> None:
-    with contextlib.suppress(DamagedError):
-        assert len(decode(chunk, size)) == size
+    assert outcome(lzx, chunk, size) == outcome(PYTHON, chunk, size)

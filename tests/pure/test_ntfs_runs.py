@@ -12,7 +12,7 @@ from restorefs.guestfs.base import Extent
 from restorefs.guestfs.limits import DEFAULT_LIMITS
 from restorefs.guestfs.ntfs.layout import COMPRESSED, DATA, SPARSE, Attribute, Boot
 from restorefs.guestfs.ntfs.runs import HOLE, Runs, decode_pairs
-from restorefs.guestfs.ntfs.streams import extents_of, read_pieces, stored_extents
+from restorefs.guestfs.ntfs.streams import extents_of, read_pieces, stored_units
 
 BOOT = Boot(512, 12, 1 << 40, 1 << 28, 4, 2, 1024, 4096, 1)
 
@@ -160,8 +160,27 @@ async def test_units_are_plain_holes_or_compressed() -> None:
         Extent(None, 65_536),
         Extent(None, 100, encoded=True),
     ]
-    assert stored_extents(stream, 12, 1) == [Extent(200 << 12, 3 << 12), Extent(300 << 12, 2 << 12)]
-    assert stored_extents(stream, 12, 3) == [Extent(400 << 12, 1 << 12)]
+    assert stored_units(stream, 12, range(1, 2)) == (
+        [(200 << 12, 3 << 12), (300 << 12, 2 << 12)],
+        [0, 5 << 12],
+    )
+    assert stored_units(stream, 12, range(3, 4)) == ([(400 << 12, 1 << 12)], [0, 1 << 12])
+    for unit in (0, 2, 4):
+        with pytest.raises(DamagedError, match=f"unit {unit} is not compressed"):
+            stored_units(stream, 12, range(unit, unit + 1))
+
+
+async def test_units_whose_clusters_are_neighbours_are_read_together() -> None:
+    runs: list[tuple[int, int | None]] = [
+        (3, 100), (13, None), (5, 103), (11, None), (2, 90), (14, None),
+    ]  # fmt: skip
+    stream = await read_pieces(
+        [piece(runs, size=48 << 12, flags=COMPRESSED, unit=4)], BOOT, DEFAULT_LIMITS
+    )
+    assert stored_units(stream, 12, range(3)) == (
+        [(100 << 12, 8 << 12), (90 << 12, 2 << 12)],
+        [0, 3 << 12, 8 << 12, 10 << 12],
+    )
 
 
 async def test_sparse_alone_is_not_compressed() -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from restorefs.block.base import ByteLength, ByteOffset
 from restorefs.errors import DamagedError, IsAFolderError, UnsupportedError
 from restorefs.guestfs.base import Extent, Inode
+from restorefs.guestfs.decompress import decode_units
 from restorefs.guestfs.lru import Lru
 from restorefs.guestfs.ntfs.attributes import WOF_STREAM, require_content, summarise
 from restorefs.guestfs.ntfs.files import File, FileTable
@@ -24,14 +25,12 @@ from restorefs.guestfs.ntfs.layout import (
     LOGGED_UTILITY_STREAM,
     RecordNumber,
 )
-from restorefs.guestfs.ntfs.lznt1 import decode_units
 from restorefs.guestfs.ntfs.reparse import DEDUP, KINDS, WOF, stub_name
 from restorefs.guestfs.ntfs.runs import HOLE, Runs
 from restorefs.guestfs.ntfs.streams import (
     Stream,
     extents_of,
-    stored_extents,
-    stored_in_unit,
+    stored_units,
 )
 from restorefs.guestfs.ntfs.wof import WofFile
 
@@ -78,7 +77,9 @@ class Content:
             return [Extent(None, length, encoded=True)]
         return extents_of(stream, self._bits, offset, length, self._most)
 
-    async def decoded(self, inode: Inode, offset: ByteOffset, length: ByteLength) -> bytes:
+    async def decoded(
+        self, inode: Inode, offset: ByteOffset, length: ByteLength
+    ) -> bytes | bytearray:
         """As GuestFilesystem.read_encoded()."""
         source = await self._source(inode)
         if source.wof is not None:
@@ -89,7 +90,7 @@ class Content:
         """Return bytes of a stream, whatever way they are stored. The range must lie inside it."""
         if not 0 <= offset <= offset + length <= source.stream.size:
             raise DamagedError(f"file {source.number} ends before byte {offset + length}")
-        parts = []
+        parts: list[bytes | bytearray] = []
         extents = extents_of(source.stream, self._bits, offset, length, self._most)
         for extent in extents:
             if extent.encoded:
@@ -152,66 +153,59 @@ class Content:
             _require_local(tag, summary.standard.dos, source)
         return source
 
-    async def _decoded(self, source: Source, offset: ByteOffset, length: ByteLength) -> bytes:
+    async def _decoded(
+        self, source: Source, offset: ByteOffset, length: ByteLength
+    ) -> bytes | bytearray:
         stream = source.stream
         if stream.value is not None:
             return stream.value[offset : offset + length]
         bits = stream.unit_bits
         if not bits:
             raise DamagedError(f"file {source.number} has no encoded content")
-        end = offset + length
-        parts = []
-        step = max(1, _UNITS_AT_ONCE >> bits)
-        first, stop = offset >> bits, (end - 1 >> bits) + 1
-        for start in range(first, stop, step):
-            parts += await self._unit_bytes(source, range(start, min(start + step, stop)))
-        data = b"".join(parts)
+        first, stop = offset >> bits, (offset + length - 1 >> bits) + 1
+        parts: list[bytes | bytearray] = []
+        unit = first
+        while unit < stop:
+            kept = self._units.get((source.number, source.name, unit))
+            if kept is not None:
+                parts.append(kept)
+                unit += 1
+            else:
+                units = range(unit, min(unit + max(1, _UNITS_AT_ONCE >> bits), stop))
+                parts.append(await self._unit_bytes(source, units))
+                self._keep_cut(source, units, parts[-1], offset, offset + length)
+                unit = units.stop
         skip = offset - (first << bits)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         return data if not skip and len(data) == length else data[skip : skip + length]
 
-    async def _unit_bytes(self, source: Source, units: range) -> list[bytes]:
+    async def _unit_bytes(self, source: Source, units: range) -> bytearray:
         """Return the decoded bytes of compression units, as far as they are valid."""
         stream, bits = source.stream, source.stream.unit_bits
-        found: dict[int, bytes | None] = {
-            unit: self._units.get((source.number, source.name, unit)) for unit in units
-        }
-        missing = [unit for unit, data in found.items() if data is None]
-        if missing:
-            extents = [stored_extents(stream, self._bits, unit) for unit in missing]
-            for unit, places in zip(missing, extents, strict=True):
-                if not places or stored_in_unit(stream, self._bits, unit) == 1 << (
-                    bits - self._bits
-                ):
-                    raise DamagedError(f"unit {unit} of file {source.number} is not compressed")
-            stored = await self._read_all(extents)
-            sizes = [min(1 << bits, stream.valid - (unit << bits)) for unit in missing]
-            decoded = await decode_units(list(zip(stored, sizes, strict=True)))
-            found.update(zip(missing, decoded, strict=True))
-            if 1 << bits <= _LARGEST_KEPT_UNIT:
-                self._units.put_all(
-                    ((source.number, source.name, unit), data)
-                    for unit, data in zip(missing, decoded, strict=True)
-                )
-        return [data for data in found.values() if data is not None]
+        places, bounds = stored_units(stream, self._bits, units)
+        size = min(units.stop << bits, stream.valid) - (units.start << bits)
+        if size <= 0:
+            raise DamagedError(f"unit {units.start} of file {source.number} was never written")
+        return await decode_units(await self._device.read_through(places), bounds, 1 << bits, size)
 
-    async def _read_all(self, groups: list[list[Extent]]) -> list[bytes]:
-        """Return the bytes of groups of extents; neighbours are read together."""
-        places: list[list[int]] = []
-        for group in groups:
-            for offset, length, _ in group:
-                assert offset is not None
-                if places and places[-1][0] + places[-1][1] == offset:
-                    places[-1][1] += length
-                else:
-                    places.append([offset, length])
-        data = b"".join([await self._device.read(offset, length) for offset, length in places])
-        stored = []
-        position = 0
-        for group in groups:
-            length = sum(extent.length for extent in group)
-            stored.append(data[position : position + length])
-            position += length
-        return stored
+    def _keep_cut(
+        self,
+        source: Source,
+        units: range,
+        data: bytes | bytearray,
+        start: ByteOffset,
+        end: ByteOffset,
+    ) -> None:
+        """Remember those units of which [start, end) is only a part: the others are not asked for
+        again soon, as the reader's own cache has them."""
+        bits = source.stream.unit_bits
+        if 1 << bits > _LARGEST_KEPT_UNIT:
+            return
+        for unit in {units[0], units[-1]}:
+            begin = unit - units.start << bits
+            piece = bytes(data[begin : begin + (1 << bits)])
+            if start > unit << bits or end < (unit << bits) + len(piece):
+                self._units.put((source.number, source.name, unit), piece)
 
 
 def _require_local(tag: int, dos: int, source: Source) -> None:

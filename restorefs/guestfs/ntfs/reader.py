@@ -149,7 +149,9 @@ class NtfsFilesystem(GuestFilesystem):
     async def map(self, inode: Inode, offset: ByteOffset, length: ByteLength) -> list[Extent]:
         return await self._content.map(inode, offset, length)
 
-    async def read_encoded(self, inode: Inode, offset: ByteOffset, length: ByteLength) -> bytes:
+    async def read_encoded(
+        self, inode: Inode, offset: ByteOffset, length: ByteLength
+    ) -> bytes | bytearray:
         return await self._content.decoded(inode, offset, length)
 
     async def _folder(self, inode: Inode) -> File:

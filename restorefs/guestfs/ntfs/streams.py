@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import trio
 
-from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
+from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Place
 from restorefs.errors import DamagedError, UnsupportedError
 from restorefs.guestfs.base import Extent
 from restorefs.guestfs.limits import Limits
@@ -168,15 +168,27 @@ def stored_in_unit(stream: Stream, cluster_bits: int, unit: int) -> int:
     )
 
 
-def stored_extents(stream: Stream, cluster_bits: int, unit: int) -> list[Extent]:
-    """Return where the stored clusters of a compressed unit lie, its holes left out."""
+def stored_units(
+    stream: Stream, cluster_bits: int, units: range
+) -> tuple[list[Place], list[ByteLength]]:
+    """Say where the stored clusters of compressed units lie, holes left out, and where each unit
+    begins among them, with the end of the last one.
+
+    Raises DamagedError for a unit that is not compressed.
+    """
     clusters_bits = stream.unit_bits - cluster_bits
-    first = unit << clusters_bits
     found: list[Extent] = []
-    for lcn, clusters in stream.runs.between(first, first + (1 << clusters_bits)):
-        if lcn != HOLE:
-            _add(found, lcn << cluster_bits, clusters << cluster_bits)
-    return found
+    bounds = [0]
+    for unit in units:
+        first, count = unit << clusters_bits, 0
+        for lcn, clusters in stream.runs.between(first, first + (1 << clusters_bits)):
+            if lcn != HOLE:
+                _add(found, lcn << cluster_bits, clusters << cluster_bits)
+                count += clusters
+        if not 0 < count < 1 << clusters_bits:
+            raise DamagedError(f"compression unit {unit} is not compressed")
+        bounds.append(bounds[-1] + (count << cluster_bits))
+    return [(extent.offset or 0, extent.length) for extent in found], bounds
 
 
 def _add(
