@@ -16,7 +16,8 @@ _CRC16_POLYNOMIAL = 0xA001
 
 def crc32c(seed: int, data: bytes) -> int:
     """Return the crc32c of data, continuing from seed."""
-    return int(_extend(seed ^ _INVERT, data)) ^ _INVERT
+    value: int = _extend(seed ^ _INVERT, data)
+    return value ^ _INVERT
 
 
 def _crc16_table() -> tuple[int, ...]:
