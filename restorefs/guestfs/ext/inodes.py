@@ -1,7 +1,7 @@
 """Inodes by number.
 
-Owns where an inode's record lies, its verification, and a small memory of recent records. Must
-not know what a file contains.
+Owns where an inode's record lies, its verification, and a small memory of records that were asked
+for, and of folders that were listed. Must not know what a file contains.
 
 Concurrency: any number of calls may be in flight. What two of them read twice is the same.
 """

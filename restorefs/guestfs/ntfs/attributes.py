@@ -177,10 +177,10 @@ def quick_attributes(
     """Return what plain_attributes() does of the record of a plain file, or None where anything
     about it is not plain, or damaged: then it takes the long way.
 
-    This is the innermost loop of every listing: one pass over a record where it
-    lies in a piece of the volume, without an object for each attribute. Its fixups are verified,
-    but not applied: a record is not plain where something to decode lies at the end of a stride.
-    sequence: of the reference that led here, 0 for any.
+    This is the innermost loop of every listing: one pass over a record where it lies in a piece of
+    the volume, without an object for each attribute. Its fixups are verified, but not applied: a
+    record is not plain where something to decode lies at the end of a stride. sequence: of the
+    reference that led here, 0 for any.
     """
     size, usual_first, unpack_record = form
     (

@@ -1,7 +1,8 @@
 """File records by number.
 
 Owns where a record lies (the MFT is a file itself, in pieces, described by its own first record),
-its verification, and a small memory of recent records. Must not know what a file contains.
+its verification, and a small memory of records that were asked for, or will be. Must not know what
+a file contains.
 Source: linux-ntfs, "$MFT" and "$MFTMirr".
 
 Concurrency: any number of calls may be in flight. What two of them read twice is the same.
