@@ -2,15 +2,17 @@
 
 from restorefs.errors import DamagedError, NotFoundError
 from restorefs.guestfs.base import Attributes
+from restorefs.guestfs.decoders import ntfs_record
 from restorefs.guestfs.ntfs.attributes import (
-    RecordForm,
     plain_attributes,
-    quick_attributes,
     require_content,
     summarise,
 )
 from restorefs.guestfs.ntfs.files import decode_file
 from restorefs.guestfs.ntfs.layout import checked_record
+from tests.decoders import uncompiled
+
+_UNCOMPILED = uncompiled(ntfs_record)
 
 
 def long_way(piece: bytes, start: int, size: int, number: int) -> Attributes | None:
@@ -26,6 +28,18 @@ def long_way(piece: bytes, start: int, size: int, number: int) -> Attributes | N
         return None
 
 
-def short_way(piece: bytes, start: int, size: int, number: int) -> Attributes | None:
-    """Return the same, or None where the short way does not lead there."""
-    return quick_attributes(piece, start, RecordForm.of(size), number, 0)
+def short_way(
+    piece: bytes, start: int, size: int, number: int, sequence: int = 0
+) -> Attributes | None:
+    """Return the same, or None where the short way does not lead there. It must be the same
+    whether or not the decoder is compiled.
+
+    sequence: that the reference expects, 0 for any.
+    """
+    found, also = (
+        decoder.plain_files(piece, [(number, start)], {number: sequence << 48 | number}, size)
+        for decoder in (ntfs_record, _UNCOMPILED)
+    )
+    assert found == also
+    attributes: Attributes | None = found[0]
+    return attributes

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restorefs.guestfs.base import Attributes
-from restorefs.guestfs.ntfs.attributes import RecordForm, quick_attributes
 from restorefs.guestfs.ntfs.layout import ATTRIBUTE_LIST, EA, REPARSE_POINT
 from tests.images.ntfs_bytes import (
     DATA,
@@ -67,10 +66,12 @@ def test_plain_files_go_the_short_way() -> None:
         short, long = ways(raw, len(raw))
         assert short is not None
         assert short == long
-        form = RecordForm.of(len(raw))
-        assert quick_attributes(raw, 0, form, NUMBER, 5) == short
-        assert quick_attributes(raw, 0, form, NUMBER, 6) is None, "the reference is stale"
-        assert quick_attributes(raw, 0, form, NUMBER + 1, 5) is None, "it is another record"
+        size = len(raw)
+        assert short_way(raw, 0, size, NUMBER, 5) == short
+        assert short_way(raw, 0, size, NUMBER, 6) is None, "the reference is stale"
+        assert short_way(raw, 0, size, NUMBER + 1, 5) is None, "it is another record"
+        assert short_way(raw, 1, size, NUMBER) is None, "it is cut"
+        assert short_way(raw, -1, size, NUMBER) is None
 
 
 @pytest.mark.parametrize("size", [1024, 4096])

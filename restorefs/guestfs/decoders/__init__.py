@@ -12,11 +12,11 @@ from importlib.machinery import SOURCE_SUFFIXES
 from pathlib import Path
 from types import ModuleType
 
-from restorefs.guestfs.decoders import lznt1, lzx
+from restorefs.guestfs.decoders import lznt1, lzx, ntfs_record
 
-__all__ = ["lznt1", "lzx", "require_current", "uncompiled"]
+__all__ = ["lznt1", "lzx", "ntfs_record", "require_current", "uncompiled"]
 
-DECODERS: tuple[ModuleType, ...] = (lznt1, lzx)
+DECODERS: tuple[ModuleType, ...] = (lznt1, lzx, ntfs_record)
 
 
 def uncompiled() -> list[str]:

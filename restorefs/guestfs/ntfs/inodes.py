@@ -17,13 +17,11 @@ import trio
 
 from restorefs.errors import DamagedError, NotFoundError, UnsupportedError
 from restorefs.guestfs.base import Attributes, DirEntry, Inode
+from restorefs.guestfs.decoders.ntfs_record import FOLDER_MODE, plain_files
 from restorefs.guestfs.ntfs.attributes import (
-    FOLDER_MODE,
     WOF_STREAM,
-    RecordForm,
     Summary,
     plain_attributes,
-    quick_attributes,
     require_content,
     special_attributes,
     standard_of,
@@ -104,7 +102,6 @@ class Inodes:
     def __init__(self, files: FileTable, links: Links) -> None:
         self._files = files
         self._links = links
-        self._form = RecordForm.of(files.mft.boot.record_size)
 
     async def node(self, inode: Inode) -> Node:
         """Return an inode. Raises NotFoundError, DamagedError."""
@@ -218,18 +215,16 @@ class Inodes:
         plain: dict[int, Attributes] = {}
         others: dict[RecordNumber, bytes] = {}
         mft = self._files.mft
-        form = self._form
-        size = form.size
+        size = mft.boot.record_size
 
         def see(piece: bytes, places: Places) -> None:
-            for number, offset in places:
-                reference = references[number]
-                attributes = quick_attributes(piece, offset, form, number, reference >> 48)
+            shown = plain_files(piece, places, references, size)
+            for (number, offset), attributes in zip(places, shown, strict=True):
                 if attributes is None:
                     with suppress(DamagedError, NotFoundError):
                         others[number] = checked_record(piece, offset, size, number)
                     continue
-                plain[reference] = attributes
+                plain[references[number]] = attributes
                 if attributes[1] == FOLDER_MODE:  # it is likely to be opened next
                     mft.keep(number, checked_record(piece, offset, size, number))
 
