@@ -266,6 +266,26 @@ async def test_lznt1_units_of_other_sizes(cluster: int, unit: int, tmp_path: Pat
         assert_others_agree(tmp_path / "built.img", {b"file": content})
 
 
+async def test_pieces_of_an_lznt1_unit_are_read_once(tmp_path: Path) -> None:
+    """By whoever asks for a page at a time, in any order, and across the ends of units."""
+    volume = Volume()
+    content = b"".join(bytes([number]) * 4096 for number in range(64))
+    volume.file("file", compressed(volume, content), dos_attributes=A_COMPRESSED)
+    async with built(volume, tmp_path) as found:
+        inode = await found.find("file")
+        await found.content_of(inode, 5 * 4096, 4096)
+        before = found.device.reads
+        for page in (7, 0, 15, 5):
+            assert await found.content_of(inode, page * 4096, 4096) == bytes([page]) * 4096
+        assert found.device.reads == before
+        across = await found.content_of(inode, 15 * 4096, 34 * 4096)
+        assert across == content[15 * 4096 : 49 * 4096]
+        before = found.device.reads
+        assert await found.content_of(inode, 49 * 4096, 4096) == content[49 * 4096 :][:4096]
+        assert found.device.reads == before, "the last unit was cut"
+        assert await found.content_of(inode, 0, len(content)) == content
+
+
 async def test_a_compressed_file_that_does_not_say_the_size_of_its_units(tmp_path: Path) -> None:
     """Seen on Windows XP, says libfsntfs' documentation: units have 16 clusters then. An error will
     do as well, but not the bytes as they are stored."""

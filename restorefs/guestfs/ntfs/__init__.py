@@ -6,6 +6,6 @@ mft, files      records by number, and the files that they make up
 index, folder, names   folders, and the names in them
 reparse, links  what is something else than it looks, and where links lead
 inodes, attributes, xattrs, security   what is shown of a file
-content, lznt1, wof    the bytes of files
+content, wof    the bytes of files
 identify, reader       the volume as a whole
 """

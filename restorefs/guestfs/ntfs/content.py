@@ -98,7 +98,7 @@ class Content:
             elif extent.offset is None:
                 parts.append(bytes(extent.length))
             else:
-                parts.append(await self._device.read(extent.offset, extent.length))
+                parts.append(await self._device.read_through([(extent.offset, extent.length)]))
             offset += extent.length
         return b"".join(parts)
 
@@ -203,8 +203,9 @@ class Content:
             return
         for unit in {units[0], units[-1]}:
             begin = unit - units.start << bits
-            piece = bytes(data[begin : begin + (1 << bits)])
-            if start > unit << bits or end < (unit << bits) + len(piece):
+            behind = min(begin + (1 << bits), len(data))
+            if start > unit << bits or end < (unit << bits) + behind - begin:
+                piece = bytes(data[begin:behind])
                 self._units.put((source.number, source.name, unit), piece)
 
 

@@ -145,7 +145,7 @@ def _unit_extents(
     while offset < end:
         unit = offset >> unit_bits
         behind = min(unit + 1 << unit_bits, end)
-        stored = stored_in_unit(stream, cluster_bits, unit)
+        stored = _stored_in_unit(stream, cluster_bits, unit)
         if not stored:
             _add(found, None, behind - offset)
         elif stored == 1 << unit_bits - cluster_bits:
@@ -157,7 +157,7 @@ def _unit_extents(
     return found
 
 
-def stored_in_unit(stream: Stream, cluster_bits: int, unit: int) -> int:
+def _stored_in_unit(stream: Stream, cluster_bits: int, unit: int) -> int:
     """Return how many clusters are stored for a compression unit."""
     clusters_bits = stream.unit_bits - cluster_bits
     first = unit << clusters_bits
