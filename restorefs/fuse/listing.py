@@ -9,20 +9,21 @@ changed without an await in between, and looked at again after each.
 """
 
 import itertools
-from collections.abc import Sequence
+import stat
 
 import trio
 
 from restorefs.errors import RestoreError
 from restorefs.fuse.protocol import dirent_only, direntplus
 from restorefs.tree.nodeid import NodeId
-from restorefs.tree.tree import Batch, Listed, Tree
+from restorefs.tree.tree import Batch, Tree
 
 _DOTS = 2
 """Offsets that "." and ".." take; the cookies of the tree come behind them."""
 _USUAL_SIZE = 32 << 10
 """Bytes that a C library asks for (glibc's readdir)."""
 _NOWHERE = -1
+_FOLDER_TYPE = stat.S_IFDIR >> 12
 
 
 class OpenFolder:
@@ -30,6 +31,7 @@ class OpenFolder:
 
     def __init__(self, tree: Tree, node: NodeId, first: Batch) -> None:
         self.node = node
+        self.subfolders: list[NodeId] = []  # as far as they have been packed
         self._tree = tree
         self._batch = first
         self._packed = 0  # items of the batch that have been packed
@@ -84,11 +86,6 @@ class OpenFolder:
             data = self._pack(self._size)
             if data or self._batch.complete:
                 self._ready, self._ready_at = data, at
-
-    @property
-    def items(self) -> Sequence[Listed]:
-        """The present batch."""
-        return self._batch.items
 
     @property
     def can_fetch(self) -> bool:
@@ -146,6 +143,8 @@ class OpenFolder:
             if room < 0 and records:
                 break
             records.append(record)
+            if attributes is not None and attributes[1] >> 12 == _FOLDER_TYPE:
+                self.subfolders.append(node)
             at = cookie + _DOTS
             self._packed += 1
         self._at = at
@@ -163,4 +162,4 @@ class OpenFolder:
 
 
 def _dot(name: bytes, node: NodeId, offset: int) -> bytes:
-    return dirent_only(name, node, 0o040000, offset)
+    return dirent_only(name, node, stat.S_IFDIR, offset)

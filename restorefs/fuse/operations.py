@@ -35,7 +35,7 @@ class Operations:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._folders: dict[int, OpenFolder] = {}
-        self._walks = Walks(self._open_ahead)
+        self._walks = Walks(self._open_folder)
         self._handles = itertools.count(1)
         self.handlers: Mapping[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
@@ -78,25 +78,24 @@ class Operations:
         request.reply(await self._tree.read(request.node, offset, size))
 
     def _opendir(self, request: Request) -> Answering | None:
-        node = request.node
-        self._tree.check_there(node)  # nothing is listed from memory when it has gone
-        folder = self._walks.enter(request.pid, node)
+        self._tree.check_there(request.node)  # nothing is listed from memory when it has gone
+        folder = self._walks.take(request.pid, request.node)
         if folder is None:
             return self._open(request)
         self._reply_open(request, folder)
-        return None
+        return self._walks.go_on(request.pid) if self._walks.is_worth_it(request.pid) else None
 
     async def _open(self, request: Request) -> None:
-        folder = await self._walks.coming(request.pid, request.node)
-        if folder is None:
-            folder = OpenFolder(self._tree, request.node, await self._tree.readdir(request.node))
+        if is_above(request.node):
+            folder = await self._open_folder(request.node)
+        else:
+            folder = await self._walks.open(request.pid, request.node)
         self._reply_open(request, folder)
         await folder.open()
+        await self._walks.go_on(request.pid)
 
-    async def _open_ahead(self, node: NodeId) -> OpenFolder:
-        folder = OpenFolder(self._tree, node, await self._tree.readdir(node))
-        await folder.open()
-        return folder
+    async def _open_folder(self, node: NodeId) -> OpenFolder:
+        return OpenFolder(self._tree, node, await self._tree.readdir(node))
 
     def _reply_open(self, request: Request, folder: OpenFolder) -> None:
         handle = next(self._handles)
@@ -113,24 +112,16 @@ class Operations:
         if ready is None:
             return self._read_folder(request, folder, offset, size)
         request.reply(ready)
-        return self._look_ahead(request.pid, folder, offset)
+        folder.prepare()
+        return folder.fetch() if offset and folder.can_fetch else None
 
     async def _read_folder(
         self, request: Request, folder: OpenFolder, offset: int, size: int
     ) -> None:
         request.reply(await folder.read(offset, size))
-        ahead = self._look_ahead(request.pid, folder, offset)
-        if ahead is not None:
-            await ahead
-
-    def _look_ahead(self, pid: int, folder: OpenFolder, offset: int) -> Answering | None:
-        """Have ready what a folder's reader will ask for next; return what has to wait for it."""
         folder.prepare()
-        if offset:
-            return folder.fetch() if folder.can_fetch else None
-        if is_above(folder.node) or not self._walks.list(pid, folder.items):
-            return None
-        return self._walks.prepare(pid)
+        if offset and folder.can_fetch:
+            await folder.fetch()
 
     def _releasedir(self, request: Request) -> None:
         self._folders.pop(protocol.handle_in(request.body), None)

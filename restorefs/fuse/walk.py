@@ -1,54 +1,97 @@
-"""Which folder is opened next, by a program that walks a tree.
+"""Which folders are opened next, by a program that walks a tree.
 
 Owns the foresight: a walk opens a folder's first subfolder next, or the next of its siblings, or of
 those of a folder above, in the order in which they were listed (find, du, os.walk, and nearly all
 others where that is the order of the names). Who has done so twice is expected to go on, and the
-next folder is made ready while the walker looks at the last one. Must not know how that is done.
+next folders are made ready while the walker looks at the last one. Must not know how that is done.
 
 Concurrency: a process has one walk, of which one folder at a time is being made ready.
 """
 
-import stat
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 import trio
 
 from restorefs.errors import RestoreError
 from restorefs.fuse.listing import OpenFolder
 from restorefs.tree.nodeid import NodeId
-from restorefs.tree.tree import Listed
 
 _MAX_WALKS = 32
 _SURE = 2
+_AHEAD = 2
+_NEAR = 1000
 
 Open = Callable[[NodeId], Awaitable[OpenFolder]]
 
 
+class _Place(NamedTuple):
+    """Where a walk is: among siblings (more of them may become known), of which those from `come_to`
+    on are still to come; and the place that it comes back to behind them."""
+
+    siblings: Sequence[NodeId]
+    come_to: int
+    above: "_Place | None"
+
+    def next(self) -> "tuple[NodeId, _Place] | None":
+        """Return the folder that comes next, and the place behind it; None at the end."""
+        place: _Place | None = self
+        while place is not None:
+            siblings, index, above = place
+            if index < len(siblings):
+                return siblings[index], _Place(siblings, index + 1, above)
+            place = above
+        return None
+
+    def behind(self, node: NodeId) -> "_Place | None":
+        """Return the place behind a folder that comes soon; None for any other."""
+        place: _Place | None = self
+        while place is not None:
+            siblings, index, above = place
+            try:
+                index = siblings.index(node, index, index + _NEAR)
+            except ValueError:
+                place = above
+            else:
+                return _Place(siblings, index + 1, above)
+        return None
+
+
 class _Walk:
-    """levels: for each folder that the walk is in, the subfolders that it has not been in yet."""
+    """The walk of one process. ready: the next folders, each with the place in it. opening: the
+    one that is being made ready now."""
 
     def __init__(self) -> None:
-        self.levels: list[deque[NodeId]] = []
-        self.expected: NodeId | None = None
+        self.place: _Place | None = None
         self.kept_to = 0
-        self.ready: OpenFolder | None = None
-        self.opening: trio.Event | None = None
+        self.turns = 0
+        self.ready: deque[tuple[OpenFolder, _Place]] = deque()
+        self.opening: NodeId | None = None
+        self.opened = trio.Event()
 
-    def enter(self, node: NodeId) -> None:
-        """Note that a folder is opened, and what that says of this walk."""
-        self.kept_to = self.kept_to + 1 if node == self.expected else 0
-        while self.levels and node not in self.levels[-1]:
-            self.levels.pop()
-        if self.levels:
-            passed = self.levels[-1]
-            while passed.popleft() != node:
-                pass
+    def take(self, node: NodeId) -> OpenFolder | None:
+        """Go into a folder if it is ready."""
+        if not self.ready or self.ready[0][0].node != node:
+            return None
+        folder, self.place = self.ready.popleft()
+        self.kept_to += 1
+        return folder
 
-    def list(self, subfolders: Sequence[NodeId]) -> None:
-        """Note what is in the folder that was entered."""
-        self.levels.append(deque(subfolders))
-        self.expected = next((level[0] for level in reversed(self.levels) if level), None)
+    def turn(self, node: NodeId) -> None:
+        """Note that a folder is opened that was not ready: this may be no walk, or another one."""
+        following = self.place.next() if self.place is not None else None
+        self.kept_to = self.kept_to + 1 if following and following[0] == node else 0
+        self.place = self.place.behind(node) if self.place is not None else None
+        self.ready.clear()
+        self.turns += 1
+
+    def next(self) -> tuple[NodeId, _Place] | None:
+        """Return the next folder that is worth making ready, and the place behind it."""
+        if self.kept_to < _SURE or self.opening is not None or len(self.ready) >= _AHEAD:
+            return None
+        place = self.ready[-1][1] if self.ready else self.place
+        return place.next() if place is not None else None
 
 
 class Walks:
@@ -58,50 +101,46 @@ class Walks:
         self._open = open_folder
         self._walks: OrderedDict[int, _Walk] = OrderedDict()
 
-    def enter(self, pid: int, node: NodeId) -> OpenFolder | None:
-        """Note that a process opens a folder; return it if it is ready."""
+    def take(self, pid: int, node: NodeId) -> OpenFolder | None:
+        """Return a folder that a process opens, if it is ready."""
+        walk = self._walks.get(pid)
+        return walk.take(node) if walk is not None else None
+
+    async def open(self, pid: int, node: NodeId) -> OpenFolder:
+        """Return a folder that a process opens and that is not ready. Raises what opening does."""
         walk = self._walks.get(pid)
         if walk is None:
             walk = self._walks[pid] = _Walk()
             if len(self._walks) > _MAX_WALKS:
                 self._walks.popitem(last=False)
-        walk.enter(node)
-        ready, walk.ready = walk.ready, None
-        return ready if ready is not None and ready.node == node else None
+        if walk.opening == node:
+            await walk.opened.wait()
+            if (ready := walk.take(node)) is not None:
+                return ready
+        walk.turn(node)
+        folder = await self._open(node)
+        walk.place = _Place(folder.subfolders, 0, walk.place)
+        return folder
 
-    async def coming(self, pid: int, node: NodeId) -> OpenFolder | None:
-        """Return a folder that is being made ready, when it is; None if it is not."""
+    def is_worth_it(self, pid: int) -> bool:
+        """Tell whether go_on() would do something."""
         walk = self._walks.get(pid)
-        if walk is None or walk.opening is None or walk.expected != node:
-            return None
-        await walk.opening.wait()
-        ready, walk.ready = walk.ready, None
-        return ready if ready is not None and ready.node == node else None
+        return walk is not None and walk.next() is not None
 
-    def list(self, pid: int, items: Sequence[Listed]) -> bool:
-        """Note what is in the folder that a process opened; True if the next is worth making
-        ready."""
+    async def go_on(self, pid: int) -> None:
+        """Make the next folders ready. What goes wrong is met again by who opens them."""
         walk = self._walks.get(pid)
-        if walk is None:
-            return False
-        walk.list([item.entry.node for item in items if _is_folder(item)])
-        return walk.kept_to >= _SURE and walk.expected is not None and walk.opening is None
-
-    async def prepare(self, pid: int) -> None:
-        """Make the next folder ready. What goes wrong is met again by who opens it."""
-        walk = self._walks.get(pid)
-        if walk is None or walk.expected is None:
-            return
-        walk.opening = trio.Event()
-        try:
-            walk.ready = await self._open(walk.expected)
-        except RestoreError:
-            return
-        finally:
-            walk.opening.set()
-            walk.opening = None
-
-
-def _is_folder(item: Listed) -> bool:
-    attributes = item.entry.attributes
-    return attributes is not None and stat.S_ISDIR(attributes.mode)
+        while walk is not None and (following := walk.next()) is not None:
+            node, behind = following
+            turns = walk.turns
+            walk.opening, walk.opened = node, trio.Event()
+            try:
+                folder = await self._open(node)
+                await folder.open()
+            except RestoreError:
+                return
+            finally:
+                walk.opening = None
+                walk.opened.set()
+            if walk.turns == turns:
+                walk.ready.append((folder, _Place(folder.subfolders, 0, behind)))

@@ -1,6 +1,4 @@
-"""Which folder a walker is expected to open next, and that a wrong guess costs only itself."""
-
-import stat
+"""Which folders a walker is expected to open next, and that a wrong guess costs only itself."""
 
 import trio
 import trio.testing
@@ -12,118 +10,148 @@ from restorefs.guestfs.base import Attributes
 from restorefs.tree.nodeid import NodeId
 from restorefs.tree.tree import Batch, Entry, Listed, Tree
 
-# 1 has 2 and 5 in it, 2 has 3 and 4, 5 has 6, and so on: numbered in the order of a walk.
-TREE = {1: (2, 5, 8), 2: (3, 4), 3: (), 4: (), 5: (6, 7), 6: (), 7: (), 8: (9,), 9: ()}
+# 1 has 2, 5 and 8 in it, 2 has 3 and 4, and so on: numbered in the order of a walk.
+FOLDERS = {1: (2, 5, 8), 2: (3, 4), 3: (), 4: (), 5: (6, 7), 6: (), 7: (), 8: (9,), 9: ()}
 WALKER, OTHER = 100, 200
+FOLDER = Attributes(0, 0o040755, 2, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
-class Opened:
-    """Folders that are made ready ahead; `held` keeps them from becoming so."""
+class Folders(Tree):
+    """Lists FOLDERS, with a file and a broken inode among them. `held` keeps listings waiting."""
 
     def __init__(self) -> None:
-        self.nodes: list[int] = []
+        self.listed: list[int] = []
         self.broken: set[int] = set()
         self.held: trio.Event | None = None
+        self.walks = Walks(self.open)
 
-    async def __call__(self, node: NodeId) -> OpenFolder:
-        self.nodes.append(node)
+    async def readdir(self, node: NodeId, cookie: int = 0) -> Batch:
+        self.listed.append(node)
         await (trio.lowlevel.checkpoint() if self.held is None else self.held.wait())
         if node in self.broken:
             raise DamagedError("broken")
-        return OpenFolder(Tree.__new__(Tree), node, Batch((), complete=True))
+        items = [Listed(b"%d" % n, Entry(NodeId(n), FOLDER, 1), n) for n in FOLDERS[node]]
+        file = FOLDER._replace(mode=0o100644)
+        items.insert(1, Listed(b"file", Entry(NodeId(50), file, 1), 50))
+        items.append(Listed(b"broken", Entry(NodeId(51), None, 1, 0o040000), 51))
+        return Batch(items, complete=True)
 
+    async def parent(self, node: NodeId) -> NodeId:
+        return node
 
-def items(node: int) -> list[Listed]:
-    """Return what is in a folder: its subfolders, and a file and a broken inode among them."""
-    folder = Attributes(0, stat.S_IFDIR, 2, 0, 0, 0, 0, 0, 0, 0, 0)
-    file = folder._replace(mode=stat.S_IFREG)
-    found = [Listed(b"%d" % n, Entry(NodeId(n), folder, 1), n) for n in TREE[node]]
-    found.insert(1, Listed(b"file", Entry(NodeId(50), file, 1), 50))
-    found.append(Listed(b"broken", Entry(NodeId(51), None, 1, stat.S_IFDIR), 51))
-    return found
+    async def open(self, node: NodeId) -> OpenFolder:
+        return OpenFolder(self, node, await self.readdir(node))
 
-
-async def visit(walks: Walks, pid: int, node: int) -> bool:
-    """Open and list a folder as operations.py does; True if it was ready."""
-    folder = walks.enter(pid, NodeId(node))
-    assert folder is None or folder.node == node
-    if walks.list(pid, items(node)):
-        await walks.prepare(pid)
-    return folder is not None
+    async def visit(self, pid: int, node: int) -> bool:
+        """Open and read a folder as operations.py does; True if it was ready."""
+        ready = self.walks.take(pid, NodeId(node))
+        folder = ready or await self.walks.open(pid, NodeId(node))
+        assert folder.node == node
+        await folder.open()
+        assert folder.take(0, 32 << 10)
+        await self.walks.go_on(pid)
+        return ready is not None
 
 
 async def test_a_walk_is_foreseen_from_its_third_folder_on() -> None:
-    opened = Opened()
-    walks = Walks(opened)
-    ready = [await visit(walks, WALKER, node) for node in range(1, 10)]
+    folders = Folders()
+    ready = [await folders.visit(WALKER, node) for node in range(1, 10)]
     assert ready == [False] * 3 + [True] * 6
-    assert opened.nodes == [4, 5, 6, 7, 8, 9]
+    assert folders.listed == list(range(1, 10)), "each once"
+    assert not folders.walks.is_worth_it(WALKER), "it is at its end"
+
+
+async def test_no_more_than_two_folders_are_made_ready() -> None:
+    folders = Folders()
+    for node in (1, 2, 3):
+        await folders.visit(WALKER, node)
+    assert folders.listed == [1, 2, 3, 4, 5]
 
 
 async def test_who_looks_here_and_there_has_nothing_made_ready() -> None:
-    opened = Opened()
-    walks = Walks(opened)
-    for node in (1, 5, 7, 1, 8, 2, 4, 1, 2):
-        assert not await visit(walks, WALKER, node)
-    assert opened.nodes == []
+    folders = Folders()
+    visited = [1, 5, 7, 1, 8, 2, 4, 1, 2]
+    for node in visited:
+        assert not await folders.visit(WALKER, node)
+    assert folders.listed == visited
 
 
-async def test_a_walker_that_turns_away_gets_what_it_asks_for() -> None:
-    opened = Opened()
-    walks = Walks(opened)
+async def test_a_walker_that_leaves_out_a_folder_is_followed() -> None:
+    folders = Folders()
     for node in (1, 2, 3):
-        await visit(walks, WALKER, node)
-    assert opened.nodes == [4]
-    assert not await visit(walks, WALKER, 8), "4 was ready, and is not taken for it"
-    assert not await visit(walks, WALKER, 4), "nor kept"
+        await folders.visit(WALKER, node)
+    assert not await folders.visit(WALKER, 8), "4 and 5 were ready, and are not taken for it"
+    assert not await folders.visit(WALKER, 9)
+    assert not await folders.visit(WALKER, 4), "nor kept"
 
 
 async def test_every_process_has_a_walk_of_its_own() -> None:
-    opened = Opened()
-    walks = Walks(opened)
+    folders = Folders()
     for node in (1, 2, 3, 4):
-        await visit(walks, WALKER, node)
-        assert not await visit(walks, OTHER, 9 - node)
-    assert await visit(walks, WALKER, 5)
+        await folders.visit(WALKER, node)
+        assert not await folders.visit(OTHER, 9 - node)
+    assert await folders.visit(WALKER, 5)
 
 
 async def test_many_processes_are_not_remembered_for_ever() -> None:
-    walks = Walks(Opened())
+    folders = Folders()
     for node in (1, 2, 3):
-        await visit(walks, WALKER, node)
+        await folders.visit(WALKER, node)
     for pid in range(1000, 1100):
-        await visit(walks, pid, 1)
-    assert not await visit(walks, WALKER, 4)
+        await folders.visit(pid, 1)
+    assert not await folders.visit(WALKER, 4)
 
 
 async def test_what_cannot_be_made_ready_is_left_to_who_opens_it() -> None:
-    opened = Opened()
-    opened.broken.add(4)
-    walks = Walks(opened)
-    ready = [await visit(walks, WALKER, node) for node in range(1, 7)]
-    assert ready == [False, False, False, False, True, True]
+    folders = Folders()
+    folders.broken.add(4)
+    for node in (1, 2, 3):
+        await folders.visit(WALKER, node)
+    assert folders.walks.take(WALKER, NodeId(4)) is None
+    try:
+        await folders.walks.open(WALKER, NodeId(4))
+    except DamagedError:
+        pass
+    else:
+        raise AssertionError("it is broken for its walker, too")
+    assert not await folders.visit(WALKER, 5)
+    assert await folders.visit(WALKER, 6), "the walk goes on"
 
 
 async def test_what_is_being_made_ready_is_waited_for() -> None:
-    opened = Opened()
-    walks = Walks(opened)
+    folders = Folders()
     for node in (1, 2):
-        await visit(walks, WALKER, node)
-    opened.held = trio.Event()
-    found: list[OpenFolder | None] = []
+        await folders.visit(WALKER, node)
+    found: list[OpenFolder] = []
 
-    async def come() -> None:
-        assert walks.enter(WALKER, NodeId(4)) is None
-        found.append(await walks.coming(WALKER, NodeId(4)))
+    async def open_next() -> None:
+        found.append(await folders.walks.open(WALKER, NodeId(4)))
 
+    third = await folders.walks.open(WALKER, NodeId(3))
+    await third.open()
+    folders.held = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(visit, walks, WALKER, 3)
+        nursery.start_soon(folders.walks.go_on, WALKER)
         await trio.testing.wait_all_tasks_blocked()
-        nursery.start_soon(come)
+        nursery.start_soon(open_next)
         await trio.testing.wait_all_tasks_blocked()
         assert not found
-        opened.held.set()
-    assert found[0] is not None
+        folders.held.set()
     assert found[0].node == 4
-    assert opened.nodes == [4], "once"
-    assert await walks.coming(OTHER, NodeId(4)) is None
+    assert folders.listed.count(4) == 1
+
+
+async def test_what_gets_ready_too_late_is_not_taken_for_something_else() -> None:
+    folders = Folders()
+    for node in (1, 2):
+        await folders.visit(WALKER, node)
+    third = await folders.walks.open(WALKER, NodeId(3))
+    await third.open()
+    held = folders.held = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(folders.walks.go_on, WALKER)
+        await trio.testing.wait_all_tasks_blocked()
+        folders.held = None
+        assert not await folders.visit(WALKER, 8)
+        held.set()
+    assert not await folders.visit(WALKER, 4)
