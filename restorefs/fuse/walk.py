@@ -27,7 +27,7 @@ Open = Callable[[NodeId], Awaitable[OpenFolder]]
 
 
 class _Place(NamedTuple):
-    """Where a walk is: among siblings (more of them may become known), of which those from `come_to`
+    """Where a walk is: among siblings (more may become known), of which those from `come_to`
     on are still to come; and the place that it comes back to behind them."""
 
     siblings: Sequence[NodeId]
