@@ -24,7 +24,7 @@ from restorefs.fuse.request import Request
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 16  # requests that are answered before others in the loop have a turn
-_AWAKE_NS = 60_000
+_AWAKE_NS = 120_000
 """How long to look for the next request before the process sleeps. Who got an answer mostly asks
 again within that time, and waking up costs both sides more."""
 _MAX_IDLE = 64  # workers that are kept for the next requests
