@@ -81,8 +81,8 @@ class OpenFolder:
 
     def prepare(self) -> None:
         """Pack the next reply, of what is in memory."""
-        if self._ready is None and (self._at >= _DOTS or self._dots):
-            at = self._at
+        at = self._at
+        if self._ready is None and (at >= _DOTS or (at >= 0 and self._dots)):
             data = self._pack(self._size)
             if data or self._batch.complete:
                 self._ready, self._ready_at = data, at

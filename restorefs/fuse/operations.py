@@ -22,11 +22,8 @@ from restorefs.fuse.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Opcode
 from restorefs.fuse.request import Request
 from restorefs.fuse.server import Answering, Handler
 from restorefs.fuse.walk import Walks
-from restorefs.guestfs.base import Attributes
 from restorefs.tree.nodeid import NodeId, is_above
 from restorefs.tree.tree import GUEST_TTL, Tree
-
-_UNKNOWN = Attributes(0, 0o100000, 1, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 class Operations:
@@ -48,7 +45,7 @@ class Operations:
             Opcode.GETXATTR: self._getxattr,
             Opcode.LISTXATTR: self._listxattr,
             Opcode.STATFS: self._statfs,
-            Opcode.DESTROY: Request.reply,
+            Opcode.DESTROY: self._destroy,
             # Nodes are numbered for ever: there is nothing to forget.
             Opcode.FORGET: Request.drop,
             Opcode.BATCH_FORGET: Request.drop,
@@ -63,12 +60,13 @@ class Operations:
             request.reply(protocol.absent_out(GUEST_TTL))  # remembered, too
         else:
             node, attributes, ttl, _ = entry
-            request.reply(protocol.entry_out(node, attributes or _UNKNOWN, ttl))
+            assert attributes is not None, "only a listing leaves them out"
+            request.reply(protocol.entry_out(node, attributes, ttl))
 
     async def _getattr(self, request: Request) -> None:
-        entry = await self._tree.getattr(request.node)
-        node, attributes, ttl, _ = entry
-        request.reply(protocol.attr_out(node, attributes or _UNKNOWN, ttl))
+        node, attributes, ttl, _ = await self._tree.getattr(request.node)
+        assert attributes is not None, "only a listing leaves them out"
+        request.reply(protocol.attr_out(node, attributes, ttl))
 
     async def _readlink(self, request: Request) -> None:
         request.reply(await self._tree.readlink(request.node))
@@ -99,10 +97,10 @@ class Operations:
 
     def _reply_open(self, request: Request, folder: OpenFolder) -> None:
         handle = next(self._handles)
-        self._folders[handle] = folder
         # The kernel may keep the listing of what never changes.
         flags = 0 if is_above(folder.node) else FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR
-        request.reply(protocol.open_out(handle, flags))
+        if request.reply(protocol.open_out(handle, flags)):  # else nobody would ever close it
+            self._folders[handle] = folder
 
     def _readdirplus(self, request: Request) -> Answering | None:
         handle, offset, size = protocol.read_in(request.body)
@@ -142,6 +140,9 @@ class Operations:
         names = await self._tree.xattrs(request.node)
         shown = b"".join(name + b"\0" for name in names if not name.startswith(hidden))
         _reply_sized(request, shown, size)
+
+    def _destroy(self, request: Request) -> None:
+        request.reply()
 
     def _statfs(self, request: Request) -> None:
         request.reply(protocol.statfs_out())

@@ -7,7 +7,6 @@ and the answer arrives after all. Must not know what is asked.
 import errno
 import logging
 import os
-from collections.abc import Sequence
 
 from restorefs.errors import RestoreError
 from restorefs.fuse.protocol import HEADER, OPCODES, REPLY_HEADER
@@ -38,10 +37,13 @@ class Request:
         name = OPCODES[self.opcode].name if self.opcode in OPCODES else f"request {self.opcode}"
         return f"{name} of node {self.node:#x}"
 
-    def reply(self, data: Data = b"") -> None:
-        """Answer. The data is copied before this returns: a view of a cache slot may be given."""
+    def reply(self, data: Data = b"") -> bool:
+        """Answer. The data is copied before this returns: a view of a cache slot may be given.
+
+        Returns False if nobody waits for it any more.
+        """
         length = REPLY_HEADER.size + len(data)
-        self._send(REPLY_HEADER.pack(length, 0, self.unique), data)
+        return self._send(REPLY_HEADER.pack(length, 0, self.unique), data)
 
     def fail(self, number: int) -> None:
         """Answer with an errno."""
@@ -62,16 +64,14 @@ class Request:
         """Leave a request unanswered that wants no answer."""
         self.answered = True
 
-    def _send(self, *parts: Data) -> None:
+    def _send(self, *parts: Data) -> bool:
         if self.answered:
-            return
+            return False
         self.answered = True
-        _write(self.fd, parts)
-
-
-def _write(fd: int, parts: Sequence[Data]) -> None:
-    try:
-        os.writev(fd, parts)
-    except OSError as error:
-        if error.errno not in _NO_LONGER_WAITED_FOR:
-            raise
+        try:
+            os.writev(self.fd, parts)
+        except OSError as error:
+            if error.errno not in _NO_LONGER_WAITED_FOR:
+                raise
+            return False
+        return True
