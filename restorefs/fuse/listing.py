@@ -29,10 +29,14 @@ _FOLDER_TYPE = stat.S_IFDIR >> 12
 class OpenFolder:
     """One open folder. Offsets are those of READDIRPLUS: 0 is its beginning."""
 
-    def __init__(self, tree: Tree, node: NodeId, first: Batch) -> None:
+    def __init__(
+        self, tree: Tree, node: NodeId, first: Batch, parent: NodeId | None = None
+    ) -> None:
+        """`first` is the folder's first batch; `parent` the folder that it is in, if known."""
         self.node = node
         self.subfolders: list[NodeId] = []  # as far as they have been packed
         self._tree = tree
+        self._parent = parent
         self._batch = first
         self._packed = 0  # items of the batch that have been packed
         self._at = 0  # the offset behind the last of them
@@ -154,10 +158,12 @@ class OpenFolder:
         """Pack "." and "..", of which the kernel takes the number and the type only."""
         if self._dots:
             return
-        try:
-            parent = await self._tree.parent(self.node)
-        except RestoreError:
-            parent = self.node  # damage there costs no name here
+        parent = self._parent
+        if parent is None:
+            try:
+                parent = await self._tree.parent(self.node)
+            except RestoreError:
+                parent = self.node  # damage there costs no name here
         self._dots = [_dot(b".", self.node, 1), _dot(b"..", parent, _DOTS)]
 
 

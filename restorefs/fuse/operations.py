@@ -85,15 +85,15 @@ class Operations:
 
     async def _open(self, request: Request) -> None:
         if is_above(request.node):
-            folder = await self._open_folder(request.node)
+            folder = await self._open_folder(request.node, None)
         else:
             folder = await self._walks.open(request.pid, request.node)
         self._reply_open(request, folder)
         await folder.open()
         await self._walks.go_on(request.pid)
 
-    async def _open_folder(self, node: NodeId) -> OpenFolder:
-        return OpenFolder(self._tree, node, await self._tree.readdir(node))
+    async def _open_folder(self, node: NodeId, parent: NodeId | None) -> OpenFolder:
+        return OpenFolder(self._tree, node, await self._tree.readdir(node), parent)
 
     def _reply_open(self, request: Request, folder: OpenFolder) -> None:
         handle = next(self._handles)

@@ -9,7 +9,7 @@ Concurrency: a process has one walk, of which one folder at a time is being made
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import trio
@@ -23,14 +23,15 @@ _SURE = 2
 _AHEAD = 2
 _NEAR = 1000
 
-Open = Callable[[NodeId], Awaitable[OpenFolder]]
+Open = Callable[[NodeId, NodeId | None], Awaitable[OpenFolder]]
+"""Opens a folder, given the one that it is in, if that is known."""
 
 
 class _Place(NamedTuple):
-    """Where a walk is: among siblings (more may become known), of which those from `come_to`
-    on are still to come; and the place that it comes back to behind them."""
+    """Where a walk is: in a folder, whose subfolders (more may become known) from `come_to` on are
+    still to come; and the place that it comes back to behind them."""
 
-    siblings: Sequence[NodeId]
+    folder: OpenFolder
     come_to: int
     above: "_Place | None"
 
@@ -38,9 +39,9 @@ class _Place(NamedTuple):
         """Return the folder that comes next, and the place behind it; None at the end."""
         place: _Place | None = self
         while place is not None:
-            siblings, index, above = place
-            if index < len(siblings):
-                return siblings[index], _Place(siblings, index + 1, above)
+            folder, index, above = place
+            if index < len(folder.subfolders):
+                return folder.subfolders[index], _Place(folder, index + 1, above)
             place = above
         return None
 
@@ -48,13 +49,13 @@ class _Place(NamedTuple):
         """Return the place behind a folder that comes soon; None for any other."""
         place: _Place | None = self
         while place is not None:
-            siblings, index, above = place
+            folder, index, above = place
             try:
-                index = siblings.index(node, index, index + _NEAR)
+                index = folder.subfolders.index(node, index, index + _NEAR)
             except ValueError:
                 place = above
             else:
-                return _Place(siblings, index + 1, above)
+                return _Place(folder, index + 1, above)
         return None
 
 
@@ -118,8 +119,9 @@ class Walks:
             if (ready := walk.take(node)) is not None:
                 return ready
         walk.turn(node)
-        folder = await self._open(node)
-        walk.place = _Place(folder.subfolders, 0, walk.place)
+        parent = walk.place.folder.node if walk.place is not None else None
+        folder = await self._open(node, parent)
+        walk.place = _Place(folder, 0, walk.place)
         return folder
 
     def is_worth_it(self, pid: int) -> bool:
@@ -135,7 +137,7 @@ class Walks:
             turns = walk.turns
             walk.opening, walk.opened = node, trio.Event()
             try:
-                folder = await self._open(node)
+                folder = await self._open(node, behind.folder.node)
                 await folder.open()
             except RestoreError:
                 return
@@ -143,4 +145,4 @@ class Walks:
                 walk.opening = None
                 walk.opened.set()
             if walk.turns == turns:
-                walk.ready.append((folder, _Place(folder.subfolders, 0, behind)))
+                walk.ready.append((folder, _Place(folder, 0, behind)))

@@ -39,8 +39,9 @@ class Folders(Tree):
     async def parent(self, node: NodeId) -> NodeId:
         return node
 
-    async def open(self, node: NodeId) -> OpenFolder:
-        return OpenFolder(self, node, await self.readdir(node))
+    async def open(self, node: NodeId, parent: NodeId | None) -> OpenFolder:
+        assert parent is None or node in FOLDERS[parent]
+        return OpenFolder(self, node, await self.readdir(node), parent)
 
     async def visit(self, pid: int, node: int) -> bool:
         """Open and read a folder as operations.py does; True if it was ready."""
