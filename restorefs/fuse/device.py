@@ -21,6 +21,7 @@ from restorefs.fuse.protocol import (
     MINOR,
     NEEDED,
     WANTED,
+    InitFlag,
     Opcode,
     init_in,
     init_out,
@@ -43,9 +44,12 @@ def mount(mountpoint: Path, options: Iterable[str]) -> int:
                 capture_output=True,
                 text=True,
                 check=False,
+                timeout=_SECONDS,
             )
         except FileNotFoundError:
             raise ConfigError("fusermount3 is not installed") from None
+        except subprocess.TimeoutExpired:
+            raise ConfigError(f"fusermount3 takes more than {_SECONDS:g} s") from None
         theirs.close()
         if result.returncode != 0:
             raise ConfigError(result.stderr.strip() or "fusermount3 failed")
@@ -80,7 +84,7 @@ def agree(fd: int, max_background: int) -> None:
     ):
         request.fail(errno.EPROTO)
         raise ConfigError(
-            f"this kernel speaks FUSE {asked.major}.{asked.minor};"
-            f" {MAJOR}.{MINOR} is needed (Linux 5.4 or newer)"
+            f"this kernel's FUSE ({asked.major}.{asked.minor}, {InitFlag(asked.flags)!r}) lacks"
+            f" something: {MAJOR}.{MINOR} with {NEEDED!r} is needed (Linux 5.4 or newer)"
         )
     request.reply(init_out(asked.flags & WANTED, asked.max_readahead, max_background))

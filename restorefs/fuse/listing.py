@@ -34,7 +34,8 @@ class OpenFolder:
     ) -> None:
         """`first` is the folder's first batch; `parent` the folder that it is in, if known."""
         self.node = node
-        self.subfolders: list[NodeId] = []  # as far as they have been packed
+        self.subfolders: list[NodeId] = []  # as far as they have been packed, each once
+        self._collected_to = 0  # the offset to which that is
         self._tree = tree
         self._parent = parent
         self._batch = first
@@ -100,13 +101,13 @@ class OpenFolder:
     async def fetch(self) -> None:
         """Fetch the next batch, if can_fetch. What goes wrong is met again when it is needed."""
         batch = self._batch
-        self._fetching = trio.Event()
+        fetching = self._fetching = trio.Event()
         try:
             following = await self._tree.readdir(self.node, batch.items[-1].cookie)
         except RestoreError:
             return
         finally:
-            self._fetching.set()
+            fetching.set()
             self._fetching = None
         if batch is self._batch:
             self._following = following
@@ -135,6 +136,7 @@ class OpenFolder:
         """Pack the next records of the batch: as many as fit, but one at least."""
         records = self._dots[self._at :] if self._at < _DOTS else []
         room = size - sum(map(len, records))
+        collects = self._at == self._collected_to
         at = self._at if not records else _DOTS
         for name, entry, cookie in itertools.islice(self._batch.items, self._packed, None):
             node, attributes, ttl, kind = entry
@@ -147,11 +149,13 @@ class OpenFolder:
             if room < 0 and records:
                 break
             records.append(record)
-            if attributes is not None and attributes[1] >> 12 == _FOLDER_TYPE:
+            if collects and attributes is not None and attributes[1] >> 12 == _FOLDER_TYPE:
                 self.subfolders.append(node)
             at = cookie + _DOTS
             self._packed += 1
         self._at = at
+        if collects:
+            self._collected_to = at
         return b"".join(records)
 
     async def _find_dots(self) -> None:

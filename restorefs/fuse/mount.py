@@ -2,6 +2,8 @@
 
 Owns the mount's options, and what is done to a mountpoint before and after. Must not know what is
 served.
+
+Concurrency: one mount in a process; what is done before and after it blocks.
 """
 
 import errno
@@ -9,7 +11,8 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,21 +94,32 @@ class Mount:
             raise ConfigError(
                 f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"
             ) from error
-        unmounted = False
-        try:
+        with self._left(fd):
             device.agree(fd, _MAX_BACKGROUND)
             _tune(self._mountpoint)
             handlers = Operations(self._tree).handlers
             self._server = Server(fd, handlers, self._request_timeout)
             ready()
             await self._server.run()
-            unmounted = True
-        finally:
-            if (unmounted or self._stopping) and _mounted(self._mountpoint) is not None:
-                _unmount(self._mountpoint)
-            os.close(fd)
         if _mounted(self._mountpoint) is not None:
             raise StorageError(f"{self._mountpoint} could not be unmounted: unmount it by hand")
+
+    @contextmanager
+    def _left(self, fd: int) -> Iterator[None]:
+        """Unmount at the end if it was asked for, or the kernel refused; close the descriptor."""
+        unmounts = False
+        try:
+            yield
+            unmounts = True
+        except ConfigError:
+            unmounts = True
+            raise
+        finally:
+            try:
+                if (unmounts or self._stopping) and _mounted(self._mountpoint) is not None:
+                    _unmount(self._mountpoint)
+            finally:
+                os.close(fd)
 
     def stop(self) -> None:
         """Take no more requests; serve() returns when those under way are answered."""

@@ -104,7 +104,10 @@ class Operations:
 
     def _readdirplus(self, request: Request) -> Answering | None:
         handle, offset, size = protocol.read_in(request.body)
-        folder = self._folders[handle]
+        folder = self._folders.get(handle)
+        if folder is None:
+            request.fail(errno.EBADF)
+            return None
         self._tree.check_there(folder.node)
         ready = folder.take(offset, size)
         if ready is None:

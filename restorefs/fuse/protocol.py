@@ -5,6 +5,7 @@ what a node is. Source: linux/fuse.h, version 7.31 of the protocol (Linux 5.4) a
 ones; all numbers are in the machine's own byte order, and records are padded to 8 bytes.
 """
 
+import struct
 from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import NamedTuple
@@ -201,18 +202,22 @@ def _attr(node: NodeId, attributes: Attributes) -> tuple[int, ...]:
 
 
 def direntplus(name: bytes, node: NodeId, attributes: Attributes, ttl: int, cookie: int) -> bytes:
-    """Pack a name of a folder with its node and attributes. This is the innermost loop of every
-    listing: hence nothing is called for a part of it."""
+    """Pack a name of a folder with its node and attributes; without them where the kernel has no
+    room for a number. This is the innermost loop of every listing: hence nothing is called for a
+    part of it."""
     _, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, _ = attributes
     length = len(name)
-    packed = _DIRENTPLUS.pack(
-        node, 0, ttl, ttl, 0, 0,
-        node, size, blocks,
-        atime // _SECOND, mtime // _SECOND, ctime // _SECOND,
-        atime % _SECOND, mtime % _SECOND, ctime % _SECOND,
-        mode, nlink, uid, gid, rdev, _BLOCK_SIZE, 0,
-        node, cookie, length, mode >> 12,
-    )  # fmt: skip
+    try:
+        packed = _DIRENTPLUS.pack(
+            node, 0, ttl, ttl, 0, 0,
+            node, size, blocks,
+            atime // _SECOND, mtime // _SECOND, ctime // _SECOND,
+            atime % _SECOND, mtime % _SECOND, ctime % _SECOND,
+            mode, nlink, uid, gid, rdev, _BLOCK_SIZE, 0,
+            node, cookie, length, mode >> 12,
+        )  # fmt: skip
+    except struct.error:
+        return dirent_only(name, node, mode, cookie)
     return packed + name + _PADDING[length & 7]
 
 
@@ -220,4 +225,9 @@ def dirent_only(name: bytes, node: NodeId, kind: int, cookie: int) -> bytes:
     """Pack a name of a folder without attributes: the kernel asks for them when they are wanted.
     `kind`: the type bits of a mode, 0 if unknown."""
     length = len(name)
-    return _NO_ENTRY + _DIRENT.pack(node, cookie, length, kind >> 12) + name + _PADDING[length & 7]
+    return (
+        _NO_ENTRY
+        + _DIRENT.pack(node, cookie, length, kind >> 12 & 15)
+        + name
+        + _PADDING[length & 7]
+    )

@@ -2,6 +2,8 @@
 
 Owns that a request is answered once: what comes later is dropped, as when somebody was told EINTR
 and the answer arrives after all. Must not know what is asked.
+
+Concurrency: answering does not block, and raises nothing.
 """
 
 import errno
@@ -71,7 +73,7 @@ class Request:
         try:
             os.writev(self.fd, parts)
         except OSError as error:
-            if error.errno not in _NO_LONGER_WAITED_FOR:
-                raise
+            if error.errno not in _NO_LONGER_WAITED_FOR:  # whoever asked got an error already
+                log.error("the kernel takes no answer to %s: %s", self, error.strerror)  # noqa: TRY400
             return False
         return True

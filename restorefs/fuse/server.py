@@ -12,7 +12,6 @@ under way; the kernel bounds it (max_background, and one for each process that w
 
 import errno
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -27,6 +26,7 @@ _AT_ONCE = 16  # requests that are answered before others in the loop have a tur
 _AWAKE_NS = 120_000
 """How long to look for the next request before the process sleeps. Who got an answer mostly asks
 again within that time, and waking up costs both sides more."""
+_INTERRUPTED_SECONDS = 1.0
 _MAX_IDLE = 64  # workers that are kept for the next requests
 _TRY_AGAIN = (errno.EINTR, errno.ENOENT)  # ENOENT: the request was taken back meanwhile
 
@@ -44,7 +44,7 @@ class Server:
         self._fd = fd
         self._handlers = {Opcode.INTERRUPT: self._interrupt, **handlers}
         self._request_timeout = request_timeout
-        self._waiting: dict[int, Request] = {}
+        self._waiting: dict[int, tuple[Request, trio.CancelScope]] = {}
         self._idle: list[trio.lowlevel.Task] = []
         self._sleeping = False
         self._ended = False
@@ -58,6 +58,9 @@ class Server:
     def stop(self) -> None:
         """Take no more requests."""
         self._end()
+        for request, scope in self._waiting.values():
+            if request.answered:  # what goes on behind the answer is for later requests
+                scope.cancel()
         if self._sleeping:
             trio.lowlevel.notify_closing(self._fd)
 
@@ -138,18 +141,16 @@ class Server:
             return None
 
     async def _finish(self, request: Request, answering: Answering) -> None:
-        self._waiting[request.unique] = request
-        try:
-            if self._request_timeout == math.inf:
+        with trio.move_on_after(self._request_timeout) as scope:
+            self._waiting[request.unique] = request, scope
+            try:
                 await answering
-            else:
-                with trio.move_on_after(self._request_timeout):
-                    await answering
-                request.fail(errno.ETIMEDOUT)  # unless it was answered
-        except Exception as error:  # noqa: BLE001 - logged there
-            request.fail_with(error)
-        finally:
-            del self._waiting[request.unique]
+            except Exception as error:  # noqa: BLE001 - logged there
+                request.fail_with(error)
+            finally:
+                del self._waiting[request.unique]
+        if scope.cancelled_caught:
+            request.fail(errno.ETIMEDOUT)  # unless it was answered
 
     def _have_another_listen(self) -> None:
         if self._ended:
@@ -171,9 +172,20 @@ class Server:
         await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _interrupt(self, request: Request) -> None:
-        """Let go whoever waits for a request and got a signal. The work goes on: others may wait
-        for the same, and what is loaded stays."""
+        """Let go whoever waits for a request and got a signal, if the answer does not come soon.
+
+        Soon, it is better than EINTR: a signal need not be meant to end anything, and not all
+        programs ask again. Nothing that others wait for is given up: loads are their disk's.
+        """
         request.drop()
-        interrupted = self._waiting.get(handle_in(request.body))
-        if interrupted is not None:
-            interrupted.fail(errno.EINTR)
+        number = handle_in(request.body)
+        if number in self._waiting:
+            self._nursery.start_soon(self._let_go, *self._waiting[number], name="interrupt")
+
+    async def _let_go(self, request: Request, scope: trio.CancelScope) -> None:
+        with trio.move_on_after(_INTERRUPTED_SECONDS):
+            while not (request.answered or self._ended):
+                await trio.sleep(_INTERRUPTED_SECONDS / 4)
+        if not request.answered:
+            request.fail(errno.EINTR)
+            scope.cancel()

@@ -9,7 +9,7 @@ Concurrency: a process has one walk, of which one folder at a time is being made
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import trio
@@ -31,7 +31,8 @@ class _Place(NamedTuple):
     """Where a walk is: in a folder, whose subfolders (more may become known) from `come_to` on are
     still to come; and the place that it comes back to behind them."""
 
-    folder: OpenFolder
+    folder: NodeId
+    subfolders: Sequence[NodeId]
     come_to: int
     above: "_Place | None"
 
@@ -39,23 +40,23 @@ class _Place(NamedTuple):
         """Return the folder that comes next, and the place behind it; None at the end."""
         place: _Place | None = self
         while place is not None:
-            folder, index, above = place
-            if index < len(folder.subfolders):
-                return folder.subfolders[index], _Place(folder, index + 1, above)
-            place = above
+            index = place.come_to
+            if index < len(place.subfolders):
+                return place.subfolders[index], place._replace(come_to=index + 1)
+            place = place.above
         return None
 
     def behind(self, node: NodeId) -> "_Place | None":
         """Return the place behind a folder that comes soon; None for any other."""
         place: _Place | None = self
         while place is not None:
-            folder, index, above = place
+            index = place.come_to
             try:
-                index = folder.subfolders.index(node, index, index + _NEAR)
+                index = place.subfolders.index(node, index, index + _NEAR)
             except ValueError:
-                place = above
+                place = place.above
             else:
-                return _Place(folder, index + 1, above)
+                return place._replace(come_to=index + 1)
         return None
 
 
@@ -105,7 +106,10 @@ class Walks:
     def take(self, pid: int, node: NodeId) -> OpenFolder | None:
         """Return a folder that a process opens, if it is ready."""
         walk = self._walks.get(pid)
-        return walk.take(node) if walk is not None else None
+        if walk is None:
+            return None
+        self._walks.move_to_end(pid)
+        return walk.take(node)
 
     async def open(self, pid: int, node: NodeId) -> OpenFolder:
         """Return a folder that a process opens and that is not ready. Raises what opening does."""
@@ -114,14 +118,15 @@ class Walks:
             walk = self._walks[pid] = _Walk()
             if len(self._walks) > _MAX_WALKS:
                 self._walks.popitem(last=False)
+        self._walks.move_to_end(pid)
         if walk.opening == node:
             await walk.opened.wait()
             if (ready := walk.take(node)) is not None:
                 return ready
         walk.turn(node)
-        parent = walk.place.folder.node if walk.place is not None else None
+        parent = walk.place.folder if walk.place is not None else None
         folder = await self._open(node, parent)
-        walk.place = _Place(folder, 0, walk.place)
+        walk.place = _Place(node, folder.subfolders, 0, walk.place)
         return folder
 
     def is_worth_it(self, pid: int) -> bool:
@@ -137,7 +142,7 @@ class Walks:
             turns = walk.turns
             walk.opening, walk.opened = node, trio.Event()
             try:
-                folder = await self._open(node, behind.folder.node)
+                folder = await self._open(node, behind.folder)
                 await folder.open()
             except RestoreError:
                 return
@@ -145,4 +150,4 @@ class Walks:
                 walk.opening = None
                 walk.opened.set()
             if walk.turns == turns:
-                walk.ready.append((folder, _Place(folder, 0, behind)))
+                walk.ready.append((folder, _Place(node, folder.subfolders, 0, behind)))

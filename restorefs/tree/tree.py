@@ -18,7 +18,6 @@ from restorefs.catalog.records import DiskRecord
 from restorefs.errors import (
     DamagedError,
     GoneError,
-    IsAFolderError,
     NotAFolderError,
     NotALinkError,
     NotFoundError,
@@ -182,12 +181,6 @@ class Tree:
             self._above(node)
         else:
             self._guest_node(node)
-
-    def check_open(self, node: NodeId) -> None:
-        """Raise IsAFolderError or GoneError for what cannot be read; never attaches."""
-        if is_above(node):
-            raise IsAFolderError("a folder")
-        self._guest_node(node)
 
     async def read(self, node: NodeId, offset: int, length: int) -> Data:
         """Return up to `length` bytes of a file, fewer only at its end. A memoryview is valid

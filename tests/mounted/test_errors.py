@@ -9,6 +9,7 @@ import signal
 import sqlite3
 import struct
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -383,6 +384,23 @@ def test_a_disk_that_hangs_does_not_stop_another(serve: Serve, sample: Sample) -
         server.send(signal.SIGCONT)
         assert reader.results() == digests(sample.sources.data / "big", *offsets)
     server.close()
+
+
+def test_signals_are_no_errors_where_nothing_hangs(serve: Serve, sample: Sample) -> None:
+    """Programs get signals all the time (of a child, a timer, a window), and not all ask again."""
+    daemon = serve("--images", sample.repository)
+    script = """
+import os, signal, sys
+os.stat(sys.argv[1])
+signal.signal(signal.SIGALRM, lambda *_: None)
+signal.siginterrupt(signal.SIGALRM, False)
+signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
+for folder, folders, files in os.walk(sys.argv[1], onerror=lambda error: sys.exit(str(error))):
+    for number in range(50):
+        try: os.stat(f"{folder}/absent-{number}")
+        except FileNotFoundError: pass
+"""
+    run(sys.executable, "-Ic", script, daemon.backups / WEB0 / "part3")
 
 
 def test_who_waits_for_a_disk_that_hangs_can_be_ended(serve: Serve, sample: Sample) -> None:

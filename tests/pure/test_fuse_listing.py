@@ -115,6 +115,26 @@ async def test_the_next_reply_is_ready() -> None:
     assert tree.asked == [0]
 
 
+async def test_subfolders_are_noted_once() -> None:
+    folders = [listed(number) for number in range(7)]
+    for place, item in enumerate(folders):
+        if place % 2:
+            attributes = ATTRIBUTES._replace(mode=0o040755)
+            folders[place] = item._replace(entry=item.entry._replace(attributes=attributes))
+    folder = await opened(Folder(folders))
+    for size in (32 << 10, 400, 32 << 10):
+        await whole(folder, size, True)
+        assert folder.subfolders == [NodeId(101), NodeId(103), NodeId(105)]
+
+
+async def test_numbers_that_the_kernel_has_no_room_for_cost_one_file() -> None:
+    items = [listed(number) for number in range(3)]
+    huge = items[1].entry._replace(attributes=ATTRIBUTES._replace(size=1 << 64))
+    items[1] = items[1]._replace(entry=huge)
+    data = await (await opened(Folder(items))).read(0, 32 << 10)
+    assert [node for *_, node in records(data)] == [0, 0, 100, 0, 102]
+
+
 async def test_a_reply_that_was_packed_for_more_room_is_packed_again() -> None:
     tree = Folder([listed(number) for number in range(9)])
     folder = await opened(tree)

@@ -163,17 +163,47 @@ async def test_a_request_that_takes_too_long_is_ended(
         assert kernel.nothing_more()
 
 
-async def test_who_is_interrupted_waits_no_longer() -> None:
+async def test_who_is_interrupted_waits_no_longer(autojump_clock: trio.testing.MockClock) -> None:
+    ended: list[int] = []
+
+    async def hang(request: Request) -> None:
+        try:
+            await trio.sleep(100 * request.unique)
+            request.reply(b"late")
+        finally:
+            ended.append(request.unique)
+
+    async with serving({WAIT: hang}) as (_, kernel):
+        began = trio.current_time()
+        for unique in range(1, 4):
+            kernel.ask(WAIT, unique)
+        await trio.testing.wait_all_tasks_blocked()
+        for unique in (2, 2, 3):  # as a process does that gets more than one signal
+            kernel.ask(Opcode.INTERRUPT, 10 + unique, unique.to_bytes(8, "little"))
+        assert sorted([await kernel.answer(), await kernel.answer()]) == [
+            (2, errno.EINTR, b""),
+            (3, errno.EINTR, b""),
+        ]
+        assert 0 < trio.current_time() - began < 2
+        await trio.testing.wait_all_tasks_blocked()
+        assert sorted(ended) == [2, 3], "nothing goes on for nobody"
+        assert await kernel.answer() == (1, 0, b"late"), "who was not interrupted"
+        await trio.testing.wait_all_tasks_blocked()
+        assert kernel.nothing_more()
+
+
+async def test_a_signal_is_no_error_where_the_answer_comes_soon() -> None:
     async with held() as (_, kernel, go_on):
         kernel.ask(WAIT, 1)
-        kernel.ask(WAIT, 2)
         await trio.testing.wait_all_tasks_blocked()
-        kernel.ask(Opcode.INTERRUPT, 3, (1).to_bytes(8, "little"))
-        assert await kernel.answer() == (1, errno.EINTR, b"")
+        kernel.ask(Opcode.INTERRUPT, 2, (1).to_bytes(8, "little"))
+        kernel.ask(ASK, 3, b"meanwhile")
+        assert await kernel.answer() == (3, 0, b"meanwhile")
         go_on()
-        assert await kernel.answer() == (2, 0, b"held")
-        kernel.ask(Opcode.INTERRUPT, 4, (2).to_bytes(8, "little"))  # answered already
-        await trio.testing.wait_all_tasks_blocked()
+        assert await kernel.answer() == (1, 0, b"held")
+        kernel.ask(Opcode.INTERRUPT, 4, (1).to_bytes(8, "little"))  # it was answered
+        kernel.ask(ASK, 5, b"after")
+        assert await kernel.answer() == (5, 0, b"after")
         assert kernel.nothing_more()
 
 
@@ -189,6 +219,30 @@ async def test_stopping_answers_what_was_asked_and_takes_no_more() -> None:
         assert await kernel.answer() == (1, 0, b"held")
         await trio.testing.wait_all_tasks_blocked()
         assert kernel.nothing_more()
+
+
+async def test_stopping_ends_what_goes_on_behind_an_answer() -> None:
+    async def look_ahead(request: Request) -> None:
+        request.reply(b"done")
+        await trio.sleep_forever()
+
+    async with serving({ASK: look_ahead}) as (server, kernel):
+        kernel.ask(ASK, 1)
+        assert await kernel.answer() == (1, 0, b"done")
+        server.stop()
+
+
+async def test_an_answer_that_the_kernel_does_not_take_ends_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def too_much(request: Request) -> None:
+        assert not request.reply(bytes(16 << 20))  # no message of a socket is so large
+
+    async with serving({WAIT: too_much, ASK: echo}) as (_, kernel):
+        kernel.ask(WAIT, 1)
+        kernel.ask(ASK, 2, b"still here")
+        assert await kernel.answer() == (2, 0, b"still here")
+    assert "the kernel takes no answer to request 1001" in caplog.text
 
 
 async def test_a_server_ends_when_cancelled() -> None:
