@@ -22,6 +22,12 @@ class NotFoundError(RestoreError):
     errno = _errno.ENOENT
 
 
+class LookAgainError(RestoreError):
+    """What access was checked by has changed meanwhile: a path is to be walked again."""
+
+    errno = _errno.ESTALE
+
+
 class NotAFolderError(RestoreError):
     errno = _errno.ENOTDIR
 

@@ -292,7 +292,7 @@ def attach(ctx: click.Context, backup: str, disk: int, as_json: bool) -> None:
     if as_json:
         show.as_json(answer)
     else:
-        folders = [v["name"] or "." for v in answer["volumes"] if v["folder"]]
+        folders = [v["name"] or "one file system" for v in answer["volumes"] if v["folder"]]
         click.echo(f"attached {backup}/disk{disk}: {' '.join(folders) or 'no folders'}")
 
 

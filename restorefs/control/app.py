@@ -111,7 +111,7 @@ class _Calls:
         backup_id = request.path_params["backup_id"]
         backup = self._tree.namespace.backups.get(backup_id)
         if backup is None:
-            raise NotFoundError(f"there is no backup {backup_id!r} with completed disks")
+            raise NotFoundError(f"there is no backup {backup_id!r}")
         return backup
 
     def _disk(self, request: Request) -> DiskRecord:

@@ -13,9 +13,10 @@ there is no await, so a view of a cache slot may be given.
 
 import errno
 import itertools
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
 
-from restorefs.errors import NoAttributeError, NotFoundError
+from restorefs.errors import LookAgainError, NoAttributeError, NotFoundError, RestoreError
 from restorefs.fuse import protocol
 from restorefs.fuse.listing import OpenFolder
 from restorefs.fuse.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Opcode
@@ -24,6 +25,8 @@ from restorefs.fuse.server import Answering, Handler
 from restorefs.fuse.walk import Walks
 from restorefs.tree.nodeid import NodeId, is_above
 from restorefs.tree.tree import GUEST_TTL, Tree
+
+T = TypeVar("T")
 
 
 class Operations:
@@ -52,8 +55,9 @@ class Operations:
         }
 
     async def _lookup(self, request: Request) -> None:
+        asked = self._tree.lookup(request.node, protocol.name_in(request.body))
         try:
-            entry = await self._tree.lookup(request.node, protocol.name_in(request.body))
+            entry = await self._looking_inside(request.node, asked)
         except NotFoundError:
             if is_above(request.node):
                 raise
@@ -85,12 +89,29 @@ class Operations:
 
     async def _open(self, request: Request) -> None:
         if is_above(request.node):
-            folder = await self._open_folder(request.node, None)
+            opened = self._open_folder(request.node, None)
+            folder = await self._looking_inside(request.node, opened)
         else:
             folder = await self._walks.open(request.pid, request.node)
         self._reply_open(request, folder)
         await folder.open()
         await self._walks.go_on(request.pid)
+
+    async def _looking_inside(self, node: NodeId, answer: Coroutine[Any, Any, T]) -> T:
+        """Await what may attach a disk. Where its folder looks different then, the kernel has let
+        somebody in by what it looked like before. ESTALE has it walk the path again, and nobody
+        sees that (path_lookup in Linux' "pathname lookup", LOOKUP_REVAL)."""
+        before = self._tree.disk_attributes(node)
+        error = None
+        try:
+            found = await answer
+        except RestoreError as raised:
+            error = raised
+        if self._tree.disk_attributes(node) != before:
+            raise LookAgainError("the disk's root is known now")
+        if error is not None:
+            raise error
+        return found
 
     async def _open_folder(self, node: NodeId, parent: NodeId | None) -> OpenFolder:
         return OpenFolder(self._tree, node, await self._tree.readdir(node), parent)

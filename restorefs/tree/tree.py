@@ -36,6 +36,9 @@ ERROR_XATTR = b"user.restorefs.error"
 ABOVE_TTL = 5
 """Seconds that a caller may keep what lies above the guests. A path there has one node id for ever;
 the catalog can only change whether it is there, its time, and where a link leads."""
+UNKNOWN_TTL = 0
+"""Seconds that a caller may keep what a disk's folder looks like while nobody has looked inside:
+what its root allows comes to be known with the first access."""
 FLEETING_TTL = 1
 """Seconds that a caller may keep what a name in a disk's folder means: the disk may come to be
 another backup's."""
@@ -82,6 +85,7 @@ class Tree:
         self._presentation = presentation
         self._started_ns = started_ns
         self._ids = NodeIds()
+        self._roots: dict[int, tuple[DiskRecord, Attributes]] = {}  # of whole disks, once known
 
     # --- what callers ask ---------------------------------------------------------------------
 
@@ -175,6 +179,14 @@ class Tree:
             inode = _inode(guest_node, guest.filesystem.root)
             return self._presentation.xattrs(await guest.filesystem.xattrs(inode))
 
+    def disk_attributes(self, node: NodeId) -> Attributes | None:
+        """Return what a disk's folder is shown with at the moment, None for any other node; never
+        attaches."""
+        above = self.namespace.get(node) if is_above(node) else None
+        if above is None or above.disk is None:
+            return None
+        return self._disk_entry(above, above.disk).attributes
+
     def check_there(self, node: NodeId) -> None:
         """Raise GoneError for a node whose backup left the catalog; never attaches."""
         if is_above(node):
@@ -211,10 +223,15 @@ class Tree:
         """Return a disk's folder. It is its file system's root where it has no partition table,
         which is known once somebody has looked inside: asking for attributes never attaches."""
         disk = self._pool.find(record.id)
-        guest = disk.whole_guest if disk is not None else None
-        plain = self._plain(stat.S_IFDIR | 0o555, above.time_ns)
-        attributes = plain if guest is None else guest.root
-        return Entry(above.node, self._presentation.attributes(attributes), ABOVE_TTL)
+        if disk is not None and disk.whole_guest is not None:
+            self._roots[record.id] = record, disk.whole_guest.root
+        of, attributes = self._roots.get(record.id, (record, None))
+        ttl = ABOVE_TTL
+        if attributes is None or of != record:
+            attributes = self._plain(stat.S_IFDIR | 0o555, above.time_ns)
+            if disk is None or disk.whole is not None:
+                ttl = UNKNOWN_TTL
+        return Entry(above.node, self._presentation.attributes(attributes), ttl)
 
     async def _disk_xattrs(self, record: DiskRecord) -> dict[bytes, bytes]:
         """Return the last error of a disk, and what its root has where that is its folder and

@@ -25,7 +25,7 @@ from tests.images.ext import RECIPES, Images, mke2fs, writable
 from tests.manifest import Manifest, assert_same_tree, manifest_of_path
 from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, served
-from tests.mounted.disks import LINUX, MIB, Sample, gpt, incremental, mbr, qcow2
+from tests.mounted.disks import LINUX, MIB, Sample, ext, gpt, incremental, mbr, qcow2
 from tests.mounted.folders import OpenFolder
 from tests.mounted.reading import digests, error_of, reading
 from tests.tools import loop_mount, require, require_root, run, wait_until
@@ -296,6 +296,35 @@ def test_who_may_read(sides: Sides) -> None:
     for user in ("1000", "3001", "65534"):
         who = ("setpriv", f"--reuid={user}", "--regid=65534", "--clear-groups")
         sides.same(*who, "sh", "-c", readable)
+
+
+@pytest.mark.parametrize("ways", [["s"], [""], ["s", ""], ["", "s"]])
+def test_a_root_that_only_its_owner_may_enter(
+    serve: Serve, tmp_path: Path, ways: list[str]
+) -> None:
+    """Also for the access that attaches the disk, when nobody knows the root's mode yet."""
+    require_root()
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "s").write_text("secret\n")
+    disk = ext(tmp_path / "disk", "ext4", tmp_path / "source", 8 * MIB)
+    run("debugfs", "-w", "-R", "set_inode_field <2> mode 040700", disk)
+    qcow2(disk, tmp_path / "repository" / "b1" / "disk0.qcow2")
+    daemon = serve("--images", tmp_path / "repository")
+    folder = daemon.backups / "b1" / "disk0"
+    stranger = ("setpriv", "--reuid=1234", "--regid=1234", "--clear-groups")
+    for _ in range(3):
+        for way in ways:
+            command = (*stranger, "cat" if way else "ls", folder / way)
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.stdout == ""
+            assert "Permission denied" in done.stderr
+        assert (folder / "s").read_text() == "secret\n"
+        assert sorted(os.listdir(folder)) == ["lost+found", "s"]
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        daemon.cli("detach", "b1", "0")
+        assert daemon.attached() == {}
+        assert (folder / "s").read_text() == "secret\n", "whoever may is let in as ever"
+        daemon.cli("detach", "b1", "0")
 
 
 def test_tar(sides: Sides) -> None:

@@ -34,7 +34,16 @@ from restorefs.tree.namespace import Namespace
 from restorefs.tree.nodeid import ROOT, NodeId, above, is_above
 from restorefs.tree.presentation import Presentation
 from restorefs.tree.refresh import Refresher
-from restorefs.tree.tree import ABOVE_TTL, ERROR_XATTR, FLEETING_TTL, GUEST_TTL, Entry, Listed, Tree
+from restorefs.tree.tree import (
+    ABOVE_TTL,
+    ERROR_XATTR,
+    FLEETING_TTL,
+    GUEST_TTL,
+    UNKNOWN_TTL,
+    Entry,
+    Listed,
+    Tree,
+)
 from tests.images.signatures import SAMPLES
 from tests.real.attached import MemoryCatalog, ended, qcow2, running_pool, servers, until
 from tests.tools import require, run
@@ -204,7 +213,7 @@ async def test_nothing_above_the_guests_attaches_a_disk(sample: Sample) -> None:
             assert await tree.lookup(entry.node, b".") == entry
             await tree.lookup(entry.node, b"..")
             assert await tree.xattrs(entry.node) == {}
-            assert entry.ttl == ABOVE_TTL
+            assert entry.ttl == (UNKNOWN_TTL if b"/disk" in path else ABOVE_TTL)
             seen.append(path)
             if kind(entry) == stat.S_IFLNK:
                 assert (await tree.readlink(entry.node)).startswith(b"../../backups/")
@@ -327,6 +336,9 @@ async def test_a_disk_without_a_partition_table_is_its_file_system(sample: Sampl
         root = await tree.lookup(etc.node, b"..")
         assert root.node == disk.node, "the root's id is the disk folder's"
         # Nobody knew the root's own attributes before somebody looked inside.
+        assert disk.ttl == UNKNOWN_TTL
+        assert tree.disk_attributes(disk.node) == root.attributes
+        assert tree.disk_attributes(etc.node) is None
         expected = sample.source.stat()
         assert disk.attributes is not None
         assert disk.attributes.mode == stat.S_IFDIR | 0o555
@@ -347,7 +359,8 @@ async def test_a_disk_with_a_partition_table_has_its_volumes(sample: Sample) -> 
         await check_folder(tree, part.node, sample.source)
         etc = await tree.lookup(part.node, b"etc")
         assert timeless(await tree.lookup(etc.node, b"..")) == timeless(part)
-        assert await tree.lookup(part.node, b"..") == disk
+        parent = await tree.lookup(part.node, b"..")
+        assert parent == disk._replace(ttl=ABOVE_TTL), "now that it is known"
         assert timeless(await tree.lookup(part.node, b".")) == timeless(part)
         assert timeless(await tree.getattr(part.node)) == timeless(part)
         for name in (b"part3", b"part4", b"part5", b"etc"):
