@@ -13,7 +13,7 @@ there is no await, so a view of a cache slot may be given.
 
 import errno
 import itertools
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from restorefs.errors import LookAgainError, NoAttributeError, NotFoundError, RestoreError
@@ -36,23 +36,40 @@ class Operations:
         self._tree = tree
         self._folders: dict[int, OpenFolder] = {}
         self._walks = Walks(self._open_folder)
+        self._begin_open = self._from_memory(self._open)
         self._handles = itertools.count(1)
         self.handlers: Mapping[int, Handler] = {
-            Opcode.LOOKUP: self._lookup,
-            Opcode.GETATTR: self._getattr,
-            Opcode.READLINK: self._readlink,
+            Opcode.LOOKUP: self._from_memory(self._lookup),
+            Opcode.GETATTR: self._from_memory(self._getattr),
+            Opcode.READLINK: self._from_memory(self._readlink),
             Opcode.READ: self._read,
             Opcode.OPENDIR: self._opendir,
             Opcode.READDIRPLUS: self._readdirplus,
             Opcode.RELEASEDIR: self._releasedir,
-            Opcode.GETXATTR: self._getxattr,
-            Opcode.LISTXATTR: self._listxattr,
+            Opcode.GETXATTR: self._from_memory(self._getxattr),
+            Opcode.LISTXATTR: self._from_memory(self._listxattr),
             Opcode.STATFS: self._statfs,
             Opcode.DESTROY: self._destroy,
             # Nodes are numbered for ever: there is nothing to forget.
             Opcode.FORGET: Request.drop,
             Opcode.BATCH_FORGET: Request.drop,
         }
+
+    def _from_memory(self, handler: Callable[[Request], Answering]) -> Handler:
+        """Return a handler that answers at once what is asked about nodes above the disks: nothing
+        of that waits, and it needs no task of its own."""
+
+        def begin(request: Request) -> Answering | None:
+            answering = handler(request)
+            if self._tree.may_wait(request.node):
+                return answering
+            try:
+                answering.send(None)
+            except StopIteration:
+                return None
+            raise AssertionError("something above the disks waits")
+
+        return begin
 
     async def _lookup(self, request: Request) -> None:
         asked = self._tree.lookup(request.node, protocol.name_in(request.body))
@@ -83,7 +100,7 @@ class Operations:
         self._tree.check_there(request.node)  # nothing is listed from memory when it has gone
         folder = self._walks.take(request.pid, request.node)
         if folder is None:
-            return self._open(request)
+            return self._begin_open(request)
         self._reply_open(request, folder)
         return self._walks.go_on(request.pid) if self._walks.is_worth_it(request.pid) else None
 
@@ -95,7 +112,8 @@ class Operations:
             folder = await self._walks.open(request.pid, request.node)
         self._reply_open(request, folder)
         await folder.open()
-        await self._walks.go_on(request.pid)
+        if not is_above(request.node):
+            await self._walks.go_on(request.pid)
 
     async def _looking_inside(self, node: NodeId, answer: Coroutine[Any, Any, T]) -> T:
         """Await what may attach a disk. Where its folder looks different then, the kernel has let

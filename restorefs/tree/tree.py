@@ -179,6 +179,12 @@ class Tree:
             inode = _inode(guest_node, guest.filesystem.root)
             return self._presentation.xattrs(await guest.filesystem.xattrs(inode))
 
+    def may_wait(self, node: NodeId) -> bool:
+        """Tell whether what is asked about a node, or about names in it, may have to wait. What is
+        above the disks is answered from memory: there, no method awaits anything."""
+        above = self.namespace.get(node) if is_above(node) else None
+        return not is_above(node) or (above is not None and above.disk is not None)
+
     def disk_attributes(self, node: NodeId) -> Attributes | None:
         """Return what a disk's folder is shown with at the moment, None for any other node; never
         attaches."""

@@ -164,7 +164,7 @@ def test_disks(daemon: Daemon, sample: Sample) -> None:
 
 def test_attach_and_detach(daemon: Daemon, sample: Sample) -> None:
     done = daemon.cli("attach", sample.full, "disk1")
-    assert (done.code, done.out) == (0, f"attached {WEB1}: .\n")
+    assert (done.code, done.out) == (0, f"attached {WEB1}: one file system\n")
     assert daemon.attached().keys() == {WEB1}
     done = daemon.cli("attach", sample.full, "0", "--json")
     assert done.json["disk_index"] == 0
