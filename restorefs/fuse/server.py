@@ -12,6 +12,7 @@ under way; the kernel bounds it (max_background, and one for each process that w
 
 import errno
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Coroutine, Mapping
@@ -71,12 +72,14 @@ class Server:
         self._idle.clear()
 
     async def _work(self) -> None:
-        while (waiting := await self._listen()) is not None:
-            self._have_another_listen()
-            await self._finish(*waiting)
-            if self._ended or len(self._idle) >= _MAX_IDLE:
-                return
-            await self._turn()
+        # One scope for all that a worker does: when a request of it is given up, it ends, too.
+        with trio.CancelScope() as scope:
+            while (waiting := await self._listen()) is not None:
+                self._have_another_listen()
+                await self._finish(*waiting, scope)
+                if self._ended or len(self._idle) >= _MAX_IDLE:
+                    return
+                await self._turn()
 
     async def _listen(self) -> tuple[Request, Answering] | None:
         """Answer what can be answered at once. Return a request that cannot with what will answer
@@ -140,17 +143,21 @@ class Server:
             request.fail_with(error)
             return None
 
-    async def _finish(self, request: Request, answering: Answering) -> None:
-        with trio.move_on_after(self._request_timeout) as scope:
-            self._waiting[request.unique] = request, scope
-            try:
-                await answering
-            except Exception as error:  # noqa: BLE001 - logged there
-                request.fail_with(error)
-            finally:
-                del self._waiting[request.unique]
-        if scope.cancelled_caught:
-            request.fail(errno.ETIMEDOUT)  # unless it was answered
+    async def _finish(
+        self, request: Request, answering: Answering, scope: trio.CancelScope
+    ) -> None:
+        self._waiting[request.unique] = request, scope
+        if self._request_timeout < math.inf:
+            scope.deadline = trio.current_time() + self._request_timeout
+        try:
+            await answering
+        except Exception as error:  # noqa: BLE001 - logged there
+            request.fail_with(error)
+        finally:
+            del self._waiting[request.unique]
+            if scope.cancel_called:
+                request.fail(errno.ETIMEDOUT)  # unless it was answered
+            scope.deadline = math.inf
 
     def _have_another_listen(self) -> None:
         if self._ended:
