@@ -19,7 +19,8 @@ Place: TypeAlias = tuple[ByteOffset, ByteLength]
 
 
 class Piece(NamedTuple):
-    """A run of bytes that lies on one real disk; `disk` is None where nothing is stored (zeros)."""
+    """A run of bytes that lies on one real disk; `disk` is None where nothing is stored (zeros),
+    and a device that computes its bytes (a degraded RAID) where they lie nowhere as they are."""
 
     disk: "BlockDevice | None"
     offset: ByteOffset
@@ -62,10 +63,11 @@ class BlockDevice(ABC):
         """Begin to load a range that is known to lie inside the device, if that is of use."""
 
     @abstractmethod
-    def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
+    async def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
         """Say where a range lies on real disks: pieces in order, covering it exactly.
 
-        Raises DamagedError when the range leaves the device.
+        Raises DamagedError when the range leaves the device or where a structure that says so is
+        damaged, StorageError where that cannot be read, or a part of the device is missing.
         """
 
     def check_range(self, offset: ByteOffset, length: ByteLength) -> None:
@@ -99,6 +101,6 @@ class Window(BlockDevice):
             [(self.start + offset, length) for offset, length in places]
         )
 
-    def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
+    async def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
         self.check_range(offset, length)
-        return self.parent.map(self.start + offset, length)
+        return await self.parent.map(self.start + offset, length)

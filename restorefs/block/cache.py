@@ -198,7 +198,7 @@ class CachedDisk(BlockDevice):
         self.in_flight = 0
         self.bytes_read = 0
 
-    def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
+    async def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
         self.check_range(offset, length)
         return [Piece(self, offset, length)]
 

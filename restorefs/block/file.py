@@ -27,7 +27,7 @@ class FileDevice(BlockDevice):
             raise StorageError(f"short read of {self.path}: {len(data)} of {length} bytes")
         return data
 
-    def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
+    async def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
         self.check_range(offset, length)
         return [Piece(self, offset, length)]
 

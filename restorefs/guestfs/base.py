@@ -83,6 +83,8 @@ class Identity:
     holds_files: False for swap and the like, which never are folders.
     encrypted: needs a key first.
     clean: False when a journal needs recovery or the volume is marked dirty; None if unknown.
+    log_uuid: where the journal is on a device of its own, what that is known by; then `clean` is
+        None until the reader was shown it (GuestFilesystem.show_log).
     notes: for people, such as "journal needs recovery".
     """
 
@@ -94,6 +96,7 @@ class Identity:
     uuid: str = ""
     size: ByteLength | None = None
     clean: bool | None = None
+    log_uuid: str = ""
     notes: Sequence[str] = field(default_factory=tuple)
 
 
@@ -135,6 +138,11 @@ class GuestFilesystem(ABC):
     ) -> Self:
         """Open the file system. Raises UnsupportedError naming every unknown incompatible
         feature, DamagedError when its base structures are unusable."""
+
+    async def show_log(self, device: BlockDevice) -> None:
+        """Take note of the journal that identity.log_uuid names: `identity` says afterwards
+        whether it is clean. Raises DamagedError, StorageError."""
+        raise UnsupportedError(f"{self.identity.kind} keeps no journal on another device")
 
     @abstractmethod
     async def attributes(self, inode: Inode) -> Attributes:

@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import trio
 
-from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
+from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Piece
 from restorefs.block.cache import LARGE_SLOT, PAGE, SMALL_SLOT, CachedDisk
-from restorefs.errors import DamagedError
+from restorefs.errors import DamagedError, StorageError
 from restorefs.guestfs.base import Extent, GuestFilesystem, Inode
 
 UNIT = LARGE_SLOT
@@ -67,6 +67,17 @@ class _Load(NamedTuple):
     target: int
 
 
+class _Plan:
+    """Where the bytes of a reply come from; what none of the lists covers is a hole."""
+
+    __slots__ = ("computed", "encoded", "loads")
+
+    def __init__(self) -> None:
+        self.loads: list[_Load] = []
+        self.encoded: list[tuple[ByteOffset, ByteLength]] = []  # (target, length)
+        self.computed: list[tuple[ByteOffset, Piece]] = []  # (target, of a device without a cache)
+
+
 class FileReader:
     """Reads files of one volume."""
 
@@ -86,8 +97,7 @@ class FileReader:
             return b""
         stream = self._stream(inode)
         sequential = stream.note(offset, length) and size > UNIT
-        loads: list[_Load] = []
-        encoded: list[tuple[ByteOffset, ByteLength]] = []
+        plan = _Plan()
         position = offset
         while position < offset + length:
             step = offset + length - position
@@ -96,19 +106,19 @@ class FileReader:
             unit = await self._unit(inode, stream, position, size) if sequential else None
             if unit is not None:
                 skip = position % UNIT
-                loads.append(unit._replace(skip=skip, wanted=step, target=position - offset))
+                plan.loads.append(unit._replace(skip=skip, wanted=step, target=position - offset))
             else:
                 extents = await self._guest.map(inode, position, step)
-                self._plan(extents, position - offset, size, loads, encoded)
+                await self._plan(extents, position - offset, size, plan)
             position += step
-        if not encoded:
-            if not loads:
+        if not plan.encoded and not plan.computed:
+            if not plan.loads:
                 return _ZEROS[:length] if length <= UNIT else bytes(length)
-            if len(loads) == 1 and loads[0].wanted == length:
-                return await self._from_slot(loads[0], passed=sequential and length == UNIT)
-        elif encoded == [(0, length)]:
+            if len(plan.loads) == 1 and plan.loads[0].wanted == length:
+                return await self._from_slot(plan.loads[0], passed=sequential and length == UNIT)
+        elif plan.encoded == [(0, length)]:
             return await self._decoded(inode, offset, length)
-        return await self._assemble(inode, offset, length, loads, encoded)
+        return await self._assemble(inode, offset, length, plan)
 
     def _stream(self, inode: Inode) -> _Stream:
         stream = self._streams.get(inode)
@@ -145,31 +155,29 @@ class FileReader:
         extents = await self._guest.map(inode, start, min(UNIT, size - start))
         if len(extents) != 1 or extents[0].offset is None:
             return None
-        pieces = self._device.map(extents[0].offset, extents[0].length)
+        try:
+            pieces = await self._device.map(extents[0].offset, extents[0].length)
+        except StorageError:  # of a part that may not be wanted: what is wanted says so itself
+            return None
         if len(pieces) != 1 or not isinstance(pieces[0].disk, CachedDisk):
             return None
         disk, offset, length = pieces[0].disk, pieces[0].offset, pieces[0].length
         return _Load(disk, offset, _rounded(disk, offset, length), 0, length, 0)
 
-    def _plan(
-        self,
-        extents: list[Extent],
-        target: int,
-        size: ByteLength,
-        loads: list[_Load],
-        encoded: list[tuple[ByteOffset, ByteLength]],
+    async def _plan(
+        self, extents: list[Extent], target: int, size: ByteLength, plan: _Plan
     ) -> None:
-        """Turn extents into loads; `target` is where the first one goes in the reply."""
+        """Plan extents; `target` is where the first one goes in the reply."""
         for extent in extents:
             if extent.encoded:
-                encoded.append((target, extent.length))
+                plan.encoded.append((target, extent.length))
             elif extent.offset is not None:
                 at = target
-                for piece in self._device.map(extent.offset, extent.length):
+                for piece in await self._device.map(extent.offset, extent.length):
                     if isinstance(piece.disk, CachedDisk):
-                        _cut(piece.disk, piece.offset, piece.length, at, size, loads)
+                        _cut(piece.disk, piece.offset, piece.length, at, size, plan.loads)
                     elif piece.disk is not None:
-                        raise TypeError(f"a file's bytes lie on {piece.disk!r}, which has no cache")
+                        plan.computed.append((at, piece))
                     at += piece.length
             target += extent.length
 
@@ -191,20 +199,19 @@ class FileReader:
         return data
 
     async def _assemble(
-        self,
-        inode: Inode,
-        offset: ByteOffset,
-        length: ByteLength,
-        loads: list[_Load],
-        encoded: list[tuple[ByteOffset, ByteLength]],
+        self, inode: Inode, offset: ByteOffset, length: ByteLength, plan: _Plan
     ) -> bytearray:
         reply = bytearray(length)
-        for load in loads:  # all in flight before the first is awaited
+        for load in plan.loads:  # all in flight before the first is awaited
             if not load.disk.cache.prefetch(load.disk, load.offset, load.length):
                 break
-        for load in loads:
+        for load in plan.loads:
             reply[load.target : load.target + load.wanted] = await self._from_slot(load)
-        for target, count in encoded:
+        for target, piece in plan.computed:
+            assert piece.disk is not None
+            data = await piece.disk.read(piece.offset, piece.length)
+            reply[target : target + piece.length] = data
+        for target, count in plan.encoded:
             reply[target : target + count] = await self._decoded(inode, offset + target, count)
         await trio.lowlevel.checkpoint()
         return reply

@@ -123,14 +123,14 @@ class BlockDeviceContract(ABC):
     async def test_a_map_outside_is_damage(self, device: BlockDevice) -> None:
         for offset, length in outside(device.size):
             with pytest.raises(DamagedError):
-                device.map(offset, length)
+                await device.map(offset, length)
 
     async def test_the_map_covers_the_range_exactly(
         self, device: BlockDevice, content: bytes
     ) -> None:
         for offset, length in ranges(device.size):
             found = b""
-            for piece in device.map(offset, length):
+            for piece in await device.map(offset, length):
                 if piece.disk is None:
                     found += bytes(piece.length)
                 else:

@@ -18,7 +18,7 @@ class MemoryDevice(BlockDevice):
     async def _read(self, offset: ByteOffset, length: ByteLength) -> bytes:
         return self.content[offset : offset + length]
 
-    def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
+    async def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
         self.check_range(offset, length)
         return [Piece(self, offset, length)]
 
@@ -45,8 +45,8 @@ class WatchedDevice(BlockDevice):
     def _expect(self, offset: ByteOffset, length: ByteLength) -> None:
         self.parent.expect(offset, length)
 
-    def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
-        return self.parent.map(offset, length)
+    async def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
+        return await self.parent.map(offset, length)
 
 
 class TooManySteps(BaseException):

@@ -30,7 +30,7 @@ def used_places(content: bytes) -> Sequence[int]:
     return [at for at in range(0, len(content), 16) if any(content[at : at + 16])]
 
 
-def check_table(table: VolumeTable, disk: BlockDevice) -> None:
+async def check_table(table: VolumeTable, disk: BlockDevice) -> None:
     """Assert what holds for every table, damaged ones too."""
     assert table.sector_size in (512, 4096)
     indexes = [volume.index for volume in table.volumes]
@@ -44,7 +44,7 @@ def check_table(table: VolumeTable, disk: BlockDevice) -> None:
         assert (volume.device is None) == (volume.error is not None)
         if volume.device is not None:
             assert volume.device.size > 0
-            pieces = volume.device.map(0, volume.device.size)
+            pieces = await volume.device.map(0, volume.device.size)
             assert sum(piece.length for piece in pieces) == volume.device.size
             for piece in pieces:
                 assert piece.offset >= 0
@@ -72,7 +72,7 @@ class VolumeSchemeContract(ABC):
             assert table.scheme == self.scheme.kind
             assert table.volumes
             assert all(volume.error is None for volume in table.volumes)
-            check_table(table, disk)
+            await check_table(table, disk)
 
     async def test_volumes_are_the_same_each_time(self) -> None:
         for content in self.disks():
@@ -114,4 +114,4 @@ class VolumeSchemeContract(ABC):
         except RestoreError:
             return
         if table is not None:
-            check_table(table, disk)
+            await check_table(table, disk)

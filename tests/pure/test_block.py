@@ -43,10 +43,10 @@ class TestWindowOfAWindow(BlockDeviceContract):
         return Window(outer, 3, len(content))
 
 
-def test_a_window_maps_to_the_disk_below() -> None:
+async def test_a_window_maps_to_the_disk_below() -> None:
     disk = MemoryDevice(bytes(10_000))
     window = Window(Window(disk, 1000, 5000), 200, 300)
-    assert window.map(50, 100) == [Piece(disk, 1250, 100)]
+    assert await window.map(50, 100) == [Piece(disk, 1250, 100)]
 
 
 @pytest.mark.parametrize(("start", "size"), [(-1, 10), (0, 101), (100, 1), (101, 0), (50, -1)])

@@ -864,6 +864,6 @@ async def test_what_is_expected_finds_no_room_without_a_word(nursery: trio.Nurse
     transport.answer_all()
 
 
-def test_a_disk_is_its_own_map() -> None:
+async def test_a_disk_is_its_own_map() -> None:
     disk, _ = new_disk(BlockCache(0))
-    assert disk.map(1000, 5000) == [Piece(disk, 1000, 5000)]
+    assert await disk.map(1000, 5000) == [Piece(disk, 1000, 5000)]

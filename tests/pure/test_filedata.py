@@ -129,14 +129,14 @@ class Joined(BlockDevice):
 
     GAP = 100_000
 
-    def __init__(self, first: BlockDevice, second: BlockDevice) -> None:
-        self.disks = ((0, first), (first.size + self.GAP, second))
-        self.size = first.size + self.GAP + second.size
+    def __init__(self, first: BlockDevice, second: BlockDevice, gap: int = GAP) -> None:
+        self.disks = ((0, first), (first.size + gap, second))
+        self.size = first.size + gap + second.size
 
     async def _read(self, offset: int, length: int) -> bytes:
         raise NotImplementedError
 
-    def map(self, offset: int, length: int) -> list[Piece]:
+    async def map(self, offset: int, length: int) -> list[Piece]:
         self.check_range(offset, length)
         pieces = []
         position, end = offset, offset + length
@@ -144,7 +144,7 @@ class Joined(BlockDevice):
             for begin, disk in self.disks:
                 if begin <= position < begin + disk.size:
                     stop = min(end, begin + disk.size)
-                    pieces.append(Piece(disk, position - begin, stop - position))
+                    pieces += await disk.map(position - begin, stop - position)
                     break
             else:
                 stop = min(end, self.disks[1][0])
@@ -490,7 +490,41 @@ async def test_a_file_that_is_not_there() -> None:
             await w.files.read(99, 0, 1)
 
 
-async def test_a_device_without_a_cache_is_a_mistake_of_the_program() -> None:
-    files = FileReader(Guest(contiguous(100, 0)), MemoryDevice(DISK))
-    with pytest.raises(TypeError, match="no cache"):
-        await files.read(10, 0, 100)
+async def test_bytes_that_a_device_computes_are_read_from_it() -> None:
+    border = len(DISK)
+    volume = DISK + bytes(Joined.GAP) + SECOND_DISK
+    across = Layout(Part(border - 5000, 5000 + Joined.GAP + 70_000), volume=volume)
+    async with world() as w:
+        joined = Joined(CachedDisk(w.cache, w.transport), MemoryDevice(SECOND_DISK))
+        guest = Guest(scattered(3 * UNIT, 1), across, Layout(Part(border, 2 * UNIT), volume=volume))
+        both = w._replace(guest=guest, files=FileReader(guest, joined))
+        for inode, layout in guest.files.items():
+            await both.check(0, len(layout.content), inode)
+            for offset in range(0, len(layout.content), 70_000):
+                await both.check(offset, 100_000, inode)
+
+
+class Missing(BlockDevice):
+    """A disk that is not there."""
+
+    size = len(SECOND_DISK)
+
+    async def _read(self, offset: int, length: int) -> bytes:
+        raise NotImplementedError
+
+    async def map(self, offset: int, length: int) -> list[Piece]:
+        raise StorageError("its disk is missing")
+
+
+async def test_what_lies_before_a_missing_part_is_readable() -> None:
+    border = len(DISK)
+    layout = Layout(Part(border - 3 * UNIT - 5000, 4 * UNIT), volume=DISK + bytes(2 * UNIT))
+    async with world() as w:
+        joined = Joined(CachedDisk(w.cache, w.transport), Missing(), gap=0)
+        guest = Guest(layout)
+        both = w._replace(guest=guest, files=FileReader(guest, joined))
+        end = 3 * UNIT + 5000
+        for offset in range(0, end, 100_000):
+            await both.check(offset, min(100_000, end - offset))
+        with pytest.raises(StorageError, match="its disk is missing"):
+            await both.files.read(10, end - 100, 200)

@@ -37,7 +37,7 @@ async def table_of(content: bytes) -> VolumeTable:
     device = MemoryDevice(content)
     table = await Mbr.read_table(device)
     assert table is not None
-    check_table(table, device)
+    await check_table(table, device)
     return table
 
 

@@ -47,7 +47,7 @@ async def table_of(image: Path) -> VolumeTable:
     with FileDevice(image) as device:
         table = await read_table(device)
         if table.scheme != "none":
-            check_table(table, device)
+            await check_table(table, device)
         return table
 
 
