@@ -34,6 +34,7 @@ bench: ## measure side by side with other ways to read an image (ARGS="--quick -
 	@python -m bench $(ARGS)
 
 clean: ## remove everything that the targets above left in this folder
-	rm -rf .venv build dist bench/results *.egg-info restorefs/guestfs/decoders/*.so
+	rm -rf .venv build dist bench/results *.egg-info
+	find restorefs -name '*.so' -delete
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

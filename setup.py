@@ -1,8 +1,8 @@
-"""Compile the decoders, as `pip install` does it. Everything else is in setup.cfg.
+"""Compile what takes its time byte by byte, as `pip install` does. Everything else is in setup.cfg.
 
-The decoders (restorefs/guestfs/decoders) are ordinary Python that Cython makes faster. What is
-compiled is a copy that ends with the hash of its source, by which the package sees that the two
-belong together. Where nothing can be compiled, the source itself runs.
+It is ordinary Python that Cython makes faster (restorefs/compiled.py). What is compiled is a copy
+that ends with the hash of its source, by which the package sees that the two belong together. Where
+nothing can be compiled, the source itself runs.
 """
 
 import hashlib
@@ -11,8 +11,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-FOLDER = Path("restorefs/guestfs/decoders")
-COPIES = Path("build/decoders")
+COMPILED = ("restorefs/guestfs/decoders/[!_]*.py", "restorefs/fuse/packer.py")
+COPIES = Path("build/compiled")
 DIRECTIVES = {
     "language_level": "3",
     "boundscheck": True,  # a hostile image can make a decoder raise, not run anything
@@ -37,7 +37,7 @@ class BuildAfresh(build_ext):
 
     def run(self) -> None:
         if self.inplace or self.editable_mode:
-            for old in FOLDER.glob("*.so"):
+            for old in Path("restorefs").rglob("*.so"):
                 old.unlink()
         self.force = True
         super().run()
@@ -48,7 +48,7 @@ def extensions() -> list[Extension]:
         from Cython.Build import cythonize
     except ImportError:
         return []
-    sources = sorted(FOLDER.glob("[!_]*.py"))
+    sources = sorted(path for pattern in COMPILED for path in Path().glob(pattern))
     made = cythonize(
         [extension(source) for source in sources], compiler_directives=DIRECTIVES, force=True
     )

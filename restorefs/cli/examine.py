@@ -14,8 +14,10 @@ from typing import Any
 
 from restorefs.catalog.records import DiskRecord
 from restorefs.catalog.repository import find_backups
+from restorefs.compiled import uncompiled
 from restorefs.errors import RestoreError
-from restorefs.guestfs.decoders import uncompiled
+from restorefs.fuse import packer
+from restorefs.guestfs.decoders import DECODERS
 from restorefs.session.qcow2 import inspect_chain
 
 
@@ -38,7 +40,7 @@ def machine(runtime_dir: Path) -> Iterator[Finding]:
     yield _program("setpriv", "install util-linux")
     yield _program("fusermount3", "install fuse3")
     yield _module("nbd", "install python3-libnbd; the virtual environment must see system packages")
-    yield decoders()
+    yield compiled()
     yield _fuse_device()
     yield _runtime(runtime_dir)
 
@@ -79,13 +81,13 @@ def _module(name: str, advice: str) -> Finding:
     return Finding(f"python {name}", True, str(getattr(module, "__file__", "")))
 
 
-def decoders() -> Finding:
-    """Say whether what decodes compressed files is compiled; it works in either case."""
-    names = [name.rpartition(".")[2] for name in uncompiled()]
+def compiled() -> Finding:
+    """Say whether all that can be compiled is; it works in either case."""
+    names = [name.rpartition(".")[2] for name in uncompiled([*DECODERS, packer])]
     if not names:
-        return Finding("decoders", True, "are compiled")
+        return Finding("compiled modules", True, "are compiled")
     advice = "install gcc and Python's headers, then restorefs again"
-    return Finding("decoders", True, f"{', '.join(names)} not compiled, so slow: {advice}")
+    return Finding("compiled modules", True, f"{', '.join(names)} not compiled, so slow: {advice}")
 
 
 def _fuse_device() -> Finding:

@@ -8,22 +8,25 @@ Concurrency: several requests may be under way on one folder, of threads that sh
 changed without an await in between, and looked at again after each.
 """
 
-import itertools
 import stat
 
 import trio
 
+from restorefs.compiled import require_current
 from restorefs.errors import RestoreError
-from restorefs.fuse.protocol import dirent_only, direntplus
+from restorefs.fuse import packer
+from restorefs.fuse.packer import LARGEST, pack
+from restorefs.fuse.protocol import dirent_only
 from restorefs.tree.nodeid import NodeId
 from restorefs.tree.tree import Batch, Tree
+
+require_current([packer])
 
 _DOTS = 2
 """Offsets that "." and ".." take; the cookies of the tree come behind them."""
 _USUAL_SIZE = 32 << 10
 """Bytes that a C library asks for (glibc's readdir)."""
 _NOWHERE = -1
-_FOLDER_TYPE = stat.S_IFDIR >> 12
 
 
 class OpenFolder:
@@ -134,29 +137,20 @@ class OpenFolder:
 
     def _pack(self, size: int) -> bytes:
         """Pack the next records of the batch: as many as fit, but one at least."""
-        records = self._dots[self._at :] if self._at < _DOTS else []
-        room = size - sum(map(len, records))
+        dots = b"".join(self._dots[self._at :]) if self._at < _DOTS else b""
         collects = self._at == self._collected_to
-        at = self._at if not records else _DOTS
-        for name, entry, cookie in itertools.islice(self._batch.items, self._packed, None):
-            node, attributes, ttl, kind = entry
-            if attributes is not None:
-                record = direntplus(name, node, attributes, ttl, cookie + _DOTS)
-            else:
-                # Its inode cannot be read: asking for it gives the error.
-                record = dirent_only(name, node, kind, cookie + _DOTS)
-            room -= len(record)
-            if room < 0 and records:
-                break
-            records.append(record)
-            if collects and attributes is not None and attributes[1] >> 12 == _FOLDER_TYPE:
-                self.subfolders.append(node)
-            at = cookie + _DOTS
-            self._packed += 1
-        self._at = at
+        items = self._batch.items
+        folders = self.subfolders if collects else []
+        room = size - len(dots) if dots else max(size, LARGEST)
+        data, behind = pack(items, self._packed, room, _DOTS, folders)
+        if behind > self._packed:
+            self._packed = behind
+            self._at = items[behind - 1].cookie + _DOTS
+        elif dots:
+            self._at = _DOTS
         if collects:
-            self._collected_to = at
-        return b"".join(records)
+            self._collected_to = self._at
+        return dots + data
 
     async def _find_dots(self) -> None:
         """Pack "." and "..", of which the kernel takes the number and the type only."""

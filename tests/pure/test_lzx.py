@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from restorefs.errors import DamagedError
 from restorefs.guestfs.decoders import lzx
 from restorefs.guestfs.decoders.lzx import MAX_CHUNK
-from tests.decoders import uncompiled
+from tests.compiled import uncompiled
 from tests.pure import wim_chunks
 
 Decode = Callable[[bytes, int], bytes]

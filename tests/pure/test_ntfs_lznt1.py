@@ -14,7 +14,7 @@ from restorefs.errors import DamagedError
 from restorefs.guestfs import decompress
 from restorefs.guestfs.decoders import lznt1
 from restorefs.guestfs.decompress import decode_units
-from tests.decoders import uncompiled
+from tests.compiled import uncompiled
 
 Decode = Callable[[bytes, int], bytearray]
 

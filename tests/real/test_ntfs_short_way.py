@@ -1,13 +1,16 @@
-"""Every file record that ntfs-3g and mkntfs wrote, sound and damaged: both ways to a file's
-attributes lead to the same, and most plain files go the short one."""
+"""Every file record and index block that ntfs-3g and mkntfs wrote, sound and damaged: both ways to
+a file's attributes, and to a folder's names, lead to the same, and what is plain goes the short
+one."""
 
 import random
 
 import pytest
 
-from restorefs.guestfs.ntfs.layout import decode_boot
+from restorefs.errors import DamagedError
+from restorefs.guestfs.ntfs.index import decode_node
+from restorefs.guestfs.ntfs.layout import apply_fixups, decode_boot
 from tests.images.ntfs import RECIPES, Images
-from tests.ntfs_ways import long_way, short_way
+from tests.ntfs_ways import long_names, long_way, short_names, short_way
 
 RECORDS, MUTANTS = 200, 20
 DAMAGED = 600
@@ -43,3 +46,19 @@ def test_records_of_an_image(name: str, ntfs_images: Images) -> None:
             for _ in range(chance.choice((1, 1, 2, 4))):
                 damaged[chance.randrange(DAMAGED)] = chance.choice((*USUAL, chance.randrange(256)))
             compared(bytes(damaged), [0], size)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_index_blocks_of_an_image(name: str, ntfs_images: Images) -> None:
+    image = ntfs_images(name).read_bytes()
+    boot = decode_boot(image[:512])
+    for at in range(0, len(image), boot.cluster_size):
+        if image[at : at + 4] != b"INDX":
+            continue
+        try:
+            block = apply_fixups(image, at, boot.block_size)
+        except DamagedError:
+            continue
+        node = decode_node(block, 24)
+        short = short_names(node)
+        assert short is None or short == long_names(node), at

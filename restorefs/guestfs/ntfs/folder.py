@@ -12,11 +12,12 @@ Concurrency: any number of calls may be in flight.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TypeAlias
 
 import trio
 
 from restorefs.errors import DamagedError, NotFoundError, UnsupportedError
+from restorefs.guestfs.decoders.ntfs_names import plain_names
 from restorefs.guestfs.ntfs.files import File, FileTable
 from restorefs.guestfs.ntfs.index import Index, NameRecord, Node, decode_names, open_index
 from restorefs.guestfs.ntfs.kept import Kept
@@ -50,14 +51,9 @@ _NAME_IN_KEY = 0x42
 _LENGTH_IN_KEY = 0x40
 
 
-class Name(NamedTuple):
-    """A name in a folder, as shown. reference: of the file. impossible: no file is named so; the
-    shown name is a makeshift."""
-
-    name: bytes
-    reference: int
-    cookie: int
-    impossible: bool
+Name: TypeAlias = tuple[bytes, int, int, bool]
+"""A name in a folder, as shown; the file's reference; a cookie; and whether it is impossible: no
+file is named so, the shown name is a makeshift."""
 
 
 class Folders:
@@ -116,6 +112,11 @@ class Folders:
     def _add(self, names: list[Name], folder: File, node: Node, block: int, behind: int) -> None:
         """Append the names of a node behind a position in it."""
         base = block << _POSITION_BITS
+        if not behind and folder.number != ROOT:
+            plain = plain_names(*node, base)
+            if plain is not None:
+                names += plain
+                return
         records = [record for record in decode_names(node) if record[1] != DOS]
         if behind:
             records = [record for record in records if record[3] > behind]
@@ -125,12 +126,10 @@ class Folders:
         if texts is None:
             for name, _, reference, end in records:
                 text, impossible = shown_or_repaired(name)
-                names.append(Name(text, reference, base | end, impossible))
+                names.append((text, reference, base | end, impossible))
             return
-        # Not Name(...): folders have very many.
-        new = tuple.__new__
         names += [
-            new(Name, (text, reference, base | end, False))
+            (text, reference, base | end, False)
             for text, (_, _, reference, end) in zip(texts, records, strict=True)
         ]
 

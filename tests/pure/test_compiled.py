@@ -6,15 +6,19 @@ from types import ModuleType
 import pytest
 
 from restorefs.cli import examine
+from restorefs.compiled import require_current
+from restorefs.compiled import uncompiled as names_of_uncompiled
+from restorefs.fuse import packer
 from restorefs.guestfs import decoders
-from tests.decoders import source_of, uncompiled
+from tests.compiled import source_of, uncompiled
 from tests.tools import unavailable
 
 TOP = Path(__file__).parents[2]
+MODULES = (*decoders.DECODERS, packer)
 
 
-def test_the_decoders_are_compiled() -> None:
-    names = decoders.uncompiled()
+def test_what_can_be_compiled_is() -> None:
+    names = names_of_uncompiled(MODULES)
     if names:
         unavailable(f"not compiled: {', '.join(names)}")
 
@@ -40,7 +44,7 @@ SHA256_OF_ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015a
 def test_what_was_compiled_from_its_source_is_taken(tmp_path: Path) -> None:
     source = tmp_path / "decoder.py"
     source.write_bytes(b"abc")
-    decoders.require_current([pretended(source, SHA256_OF_ABC)])
+    require_current([pretended(source, SHA256_OF_ABC)])
 
 
 @pytest.mark.parametrize("made_from", [None, "", SHA256_OF_ABC])
@@ -50,15 +54,15 @@ def test_what_was_compiled_from_another_source_is_refused(
     source = tmp_path / "decoder.py"
     source.write_bytes(b"abc\n")
     with pytest.raises(ImportError, match=r"another decoder\.py than lies beside it"):
-        decoders.require_current([pretended(source, made_from)])
+        require_current([pretended(source, made_from)])
 
 
 def test_a_module_without_its_source_is_taken(tmp_path: Path) -> None:
-    decoders.require_current([pretended(tmp_path / "decoder.py", "")])
+    require_current([pretended(tmp_path / "decoder.py", "")])
 
 
 def test_what_is_not_compiled_is_taken() -> None:
-    decoders.require_current([uncompiled(module) for module in decoders.DECODERS])
+    require_current([uncompiled(module) for module in MODULES])
 
 
 def test_the_compiler_is_the_one_of_the_constraints() -> None:
@@ -74,10 +78,10 @@ def test_the_compiler_is_the_one_of_the_constraints() -> None:
     ("names", "detail"),
     [([], "are compiled"), (["a.lznt1", "a.lzx"], "lznt1, lzx not compiled, so slow")],
 )
-def test_check_says_how_the_decoders_run(
+def test_check_says_what_is_compiled(
     names: list[str], detail: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(examine, "uncompiled", lambda: names)
-    finding = examine.decoders()
+    monkeypatch.setattr(examine, "uncompiled", lambda _modules: names)
+    finding = examine.compiled()
     assert finding.ok  # it only takes longer
     assert finding.detail.startswith(detail)
