@@ -88,7 +88,12 @@ async def _serve(
         read_timeout=settings.bounded(settings.read_timeout),
         guest_options=GuestOptions(settings.show_system_files, settings.oem_codepage),
     )
-    pool = Pool(pool_settings, BlockCache(settings.cache_size), ledger)
+    pool = Pool(
+        pool_settings,
+        BlockCache(settings.cache_size),
+        ledger,
+        siblings=lambda record: tree.siblings(record),
+    )
     presentation = Presentation(settings.uid, settings.gid, settings.umask)
     tree = Tree(pool, presentation, started_ns=time.time_ns())
     refresher = Refresher(catalog, tree, pool)

@@ -103,18 +103,30 @@ def _disk(console: Console, disk: dict[str, Any]) -> None:
     if "volumes" not in disk:
         console.print(_plain(f"  ! {disk['error']}"), soft_wrap=True)
         return
-    table = _table("FOLDER", "SIZE", "HOLDS", "LABEL", "UUID", "PARTITION TYPE", "REMARKS")
+    table = _table("FOLDER", "SIZE", "HOLDS", "LABEL", "UUID", "TYPE", "REMARKS")
     for volume in disk["volumes"]:
         table.add_row(
-            _plain((volume["name"] or "(the disk)") if volume["folder"] else "-"),
+            _plain(_folder(volume)),
             size(volume["size"]),
-            _plain(volume["filesystem"] or "nothing recognised"),
+            _plain(_holds(volume)),
             _plain(volume["label"] or volume["part_label"]),
             _plain(volume["uuid"]),
             _plain(volume["type"]),
             _plain(_remarks(volume)),
         )
     console.print(table)
+
+
+def _holds(volume: dict[str, Any]) -> str:
+    if volume["elsewhere"] is not None:
+        return "see there"
+    return volume["filesystem"] or "nothing recognised"
+
+
+def _folder(volume: dict[str, Any]) -> str:
+    if volume["elsewhere"] is not None:
+        return f"{volume['name']} -> disk{volume['elsewhere']}"
+    return (volume["name"] or "(the disk)") if volume["folder"] else "-"
 
 
 def _remarks(volume: dict[str, Any]) -> str:

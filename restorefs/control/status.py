@@ -61,6 +61,9 @@ def describe_attachment(disk: AttachedDisk, idle_timeout: float) -> Json:
         "backup_id": disk.record.backup_id,
         "disk_index": disk.record.disk_index,
         "filesystems": disk.filesystems.split(",") if disk.filesystems else [],
+        "shares_volumes_with": sorted(
+            other.record.disk_index for other in disk.unit if other is not disk
+        ),
         "socket": str(disk.server.socket_path),
         "qemu_nbd_pid": disk.server.process.pid,
         "attached_at": _time(disk.attached_at),
@@ -100,7 +103,7 @@ def describe_disk(
             "table": attached.table.scheme,
             "sector_size": attached.table.sector_size,
             "table_uuid": attached.table.uuid,
-            "notes": list(attached.table.notes),
+            "notes": [*attached.table.notes, *attached.notes],
             "volumes": [_volume(content) for content in attached.contents.values()],
         }
     return found
@@ -114,6 +117,8 @@ def _volume(content: Content) -> Json:
         "index": volume.index,
         "name": os.fsdecode(volume.name),
         "folder": content.is_folder,
+        "is_member": content.is_member,
+        "elsewhere": content.elsewhere,
         "start": volume.start,
         "size": volume.device.size if volume.device else None,
         "type": volume.type_name,

@@ -6,7 +6,10 @@ Concurrency and invariants:
 - Attaching is single flight: one task of the pool's nursery attaches, all who want the disk wait.
 - `len(_attached) + len(_attaching) <= max_attached`. When it is full, the least recently used disk
   without a request under way is let go; when all have one: BusyError.
-- A disk leaves `_attached` before the first await of letting it go. Requests that still use it
+- Disks that share volumes (assembly.py) are a unit: they are let go together, and none of them
+  while another is in use. Attaching a disk never waits for another one; assembling its volumes,
+  which may need others attached, comes behind that, and who uses a disk waits for both.
+- A unit leaves `_attached` before the first await of letting it go. Requests that still use it
   finish on it (bounded by the read timeout); a new one attaches again.
 - A server that dies takes its disk out of the pool; the reads in flight fail, the next attaches.
 - Time is trio's clock, so that tests need not wait.
@@ -16,7 +19,7 @@ import functools
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +27,7 @@ from types import TracebackType
 
 import trio
 
+from restorefs.block.base import BlockDevice
 from restorefs.block.cache import BlockCache, CachedDisk
 from restorefs.block.nbd import NbdTransport
 from restorefs.catalog.records import DiskRecord
@@ -37,7 +41,8 @@ from restorefs.errors import (
     UnsupportedError,
 )
 from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestOptions
-from restorefs.session.disk import AttachedDisk, identify_all
+from restorefs.session.assembly import Others, assemble, is_whole, read_members
+from restorefs.session.disk import AttachedDisk, Content, identify_all
 from restorefs.session.ledger import Ledger
 from restorefs.session.once import Once
 from restorefs.session.qcow2 import inspect_chain
@@ -47,6 +52,8 @@ from restorefs.volumes.registry import read_table
 log = logging.getLogger(__name__)
 _TOUCH_SECONDS = 60.0
 _END_SECONDS = 10.0
+_TRY_AGAIN_SECONDS = 60.0
+_PATIENCE = 30  # times as long as the last attempt took
 _LOGGED_PER_DISK = 50
 
 
@@ -82,8 +89,16 @@ class Failure:
 class Pool:
     """All disks that are attached. run() must run as long as it is used."""
 
-    def __init__(self, settings: PoolSettings, cache: BlockCache, ledger: Ledger) -> None:
+    def __init__(
+        self,
+        settings: PoolSettings,
+        cache: BlockCache,
+        ledger: Ledger,
+        siblings: Callable[[DiskRecord], Sequence[DiskRecord]] = lambda _: (),
+    ) -> None:
+        """siblings: gives all disks of the backup that a disk is of."""
         self.settings = settings
+        self._siblings = siblings
         self.failures: dict[int, Failure] = {}
         self._logged: dict[int, set[str]] = {}
         self.cache = cache
@@ -138,18 +153,28 @@ class Pool:
         self._end_soon(disk_id, why)
 
     def _end_soon(self, disk_id: int, why: str) -> None:
-        disk = self._attached.pop(disk_id, None)
+        disk = self._attached.get(disk_id)
         if disk is not None:
             assert self._nursery is not None
-            self._nursery.start_soon(self._end, disk, why)
+            self._nursery.start_soon(self._end, self._take_out(disk), why)
+
+    def _take_out(self, disk: AttachedDisk) -> set[AttachedDisk]:
+        """Take a disk's unit out of the pool: from here on a new request attaches again."""
+        unit = disk.unit
+        for each in unit:
+            if self._attached.get(each.record.id) is each:
+                del self._attached[each.record.id]
+        return unit
 
     async def attach(self, record: DiskRecord) -> AttachedDisk:
         """Return the disk, attaching it if need be; the caller sets it in use without an await."""
         disk = self._attached.get(record.id)
         if disk is not None:
-            if disk.record is record or disk.record == record:  # nearly always the same object
+            same = disk.record is record or disk.record == record  # nearly always the same object
+            if same and (disk.try_again_at is math.inf or not self._may_try_again(disk)):
                 return disk
-            await self._let_go(disk, "the catalog says otherwise now")
+            why = "what it lacked may be there now" if same else "the catalog says otherwise now"
+            await self._let_go(disk, why)
         once = self._attaching.get(record)
         if once is None:
             assert self._nursery is not None, "the pool is not running"
@@ -158,6 +183,10 @@ class Pool:
                 self._attach_once, once, record, name=f"attach {_name(record)}"
             )
         return await once.wait()
+
+    def _may_try_again(self, disk: AttachedDisk) -> bool:
+        in_use = any(each.in_use for each in disk.unit)
+        return not in_use and trio.current_time() >= disk.try_again_at
 
     async def _attach_once(self, once: Once[AttachedDisk], record: DiskRecord) -> None:
         try:
@@ -208,13 +237,13 @@ class Pool:
         taken = len(self._attached) + len(self._attaching)  # this one is among them
         if taken <= self.settings.max_attached:
             return
-        idle = [disk for disk in self._attached.values() if disk.in_use == 0]
+        idle = [disk for disk in self._attached.values() if not any(d.in_use for d in disk.unit)]
         if not idle:
             raise BusyError(
                 f"all {self.settings.max_attached} disks that may be attached are in use;"
                 " try again, or raise --max-attached"
             )
-        await self._let_go(min(idle, key=lambda disk: disk.last_access), "its slot is needed")
+        await self._let_go(min(idle, key=_last_access), "its slot is needed")
 
     async def _start(self, record: DiskRecord) -> AttachedDisk:
         """Inspect the chain, start qemu-nbd, connect, and look at what is on the disk."""
@@ -234,7 +263,9 @@ class Pool:
             self._nursery.start_soon(transport.run, name=f"nbd {name}")
             device = CachedDisk(self.cache, transport)
             table = await read_table(device)
-            contents = await identify_all(table)
+            contents = {volume.index: Content(volume) for volume in table.volumes}
+            await identify_all(contents.values())
+            members = await read_members(contents)
         except BaseException:
             if transport is not None:
                 transport.close(StorageError(f"{name}: not attached"))
@@ -248,10 +279,99 @@ class Pool:
             table,
             contents,
             self._nursery,
-            self.settings.guest_options,
+            functools.partial(self._find_volume, record),
+            members,
+            options=self.settings.guest_options,
         )
         self._nursery.start_soon(self._watch, disk, name=f"watch {name}")
         return disk
+
+    # --- volumes across disks -----------------------------------------------------------------
+
+    async def assembled(self, disk: AttachedDisk) -> None:
+        """Wait until a disk, which the caller keeps in use, has the volumes of its groups.
+
+        Raises what keeps all of them from being known.
+        """
+        if not disk.members:
+            return
+        if disk.assembled is None or isinstance(disk.assembled.error, StorageError):
+            assert self._nursery is not None
+            disk.assembled = Once()
+            make = functools.partial(self._assemble, disk)
+            self._nursery.start_soon(
+                disk.assembled.run, make, name=f"assemble {disk.transport.name}"
+            )
+        await disk.assembled.wait()
+
+    async def _assemble(self, disk: AttachedDisk) -> None:
+        began = trio.current_time()
+        disk.in_use += 1
+        used: list[Use] = []
+        try:
+            others = await self._look_for_members(disk, used)
+            await assemble(disk, others)
+            unit = disk.unit
+            for companion in disk.companions:
+                companion.companions.add(disk)
+            if any(self.find(each.record.id) is not each for each in unit):
+                self._end_soon(disk.record.id, "a disk that it shares volumes with was let go")
+                raise StorageError("a disk that it shares volumes with was let go")
+            if others.failed and not is_whole(disk, others.disks):
+                now = trio.current_time()
+                disk.try_again_at = now + max(_TRY_AGAIN_SECONDS, _PATIENCE * (now - began))
+            self._ledger.attached(disk)
+            log.info(
+                "%s has volumes of groups, %s: %s",
+                disk.transport.name,
+                "with " + ", ".join(sorted(d.transport.name for d in disk.companions))
+                if disk.companions
+                else "of its own",
+                disk.filesystems or "nothing recognised",
+            )
+        finally:
+            disk.release()
+            for use in used:
+                use.end()
+
+    async def _look_for_members(self, disk: AttachedDisk, used: "list[Use]") -> Others:
+        """Attach other disks of a disk's backup, all at once, until those that its groups want are
+        there. `used` gets what keeps them in use."""
+        failed: dict[int, RestoreError] = {}
+        if is_whole(disk, ()):
+            return Others((), failed)
+
+        async def look(record: DiskRecord) -> None:
+            use = Use(self, record)
+            try:
+                await use.begin()
+            except RestoreError as error:
+                failed[record.disk_index] = error
+                return
+            used.append(use)
+            if is_whole(disk, [each.disk for each in used]):
+                looking.cancel_scope.cancel()
+
+        async with trio.open_nursery() as looking:
+            for record in self._siblings(disk.record):
+                if record.id != disk.record.id:
+                    looking.start_soon(look, record)
+        others = sorted((use.disk for use in used), key=lambda other: other.record.disk_index)
+        return Others(others, failed)
+
+    async def _find_volume(self, record: DiskRecord, kind: str, uuid: str) -> BlockDevice | None:
+        """Return what holds something on a disk of a backup, beginning with the disk that asks."""
+        siblings = [other for other in self._siblings(record) if other.id != record.id]
+        for other in (record, *siblings):
+            try:
+                async with self.use(other) as disk:
+                    for content in disk.contents.values():
+                        identity = content.identity
+                        if identity is not None and (identity.kind, identity.uuid) == (kind, uuid):
+                            return content.volume.device
+            except RestoreError as error:
+                log.info("%s: not looked at for %s: %s", _name(other), kind, error)
+        return None
 
     async def _inspect(self, record: DiskRecord) -> str:
         """Check the image's chain in a thread of its own; storage that hangs holds only that."""
@@ -282,21 +402,22 @@ class Pool:
 
     async def _let_go(self, disk: AttachedDisk, why: str) -> None:
         if self._attached.get(disk.record.id) is disk:
-            del self._attached[disk.record.id]  # from here on a new request attaches again
-            await self._end(disk, why)
+            await self._end(self._take_out(disk), why)
 
-    async def _end(self, disk: AttachedDisk, why: str) -> None:
-        """End the server of a disk that is no longer in the pool, after its last request."""
+    async def _end(self, unit: set[AttachedDisk], why: str) -> None:
+        """End the servers of disks that are no longer in the pool, after their last request."""
         try:
             with trio.move_on_after(_END_SECONDS):  # then they fail: storage may hang for ever
-                while disk.in_use:
-                    await disk.idle.wait()
+                while busy := [disk for disk in unit if disk.in_use]:
+                    await busy[0].idle.wait()
         finally:  # also when cancelled: nobody else would ever do it
-            disk.transport.close(StorageError(f"{disk.transport.name}: detached"))
-            await disk.server.stop()
-            if disk.record.id not in self._attached:  # else the record is its successor's
-                self._ledger.detached(disk)
-            log.info("detached %s: %s", _name(disk.record), why)
+            for disk in unit:
+                disk.transport.close(StorageError(f"{disk.transport.name}: detached"))
+            for disk in unit:
+                await disk.server.stop()
+                if disk.record.id not in self._attached:  # else the record is its successor's
+                    self._ledger.detached(disk)
+                log.info("detached %s: %s", _name(disk.record), why)
 
     async def _let_idle_go(self) -> None:
         """Detach what nobody has used for the idle timeout; keep the records' times true."""
@@ -305,13 +426,14 @@ class Pool:
         while True:
             now = trio.current_time()
             for disk in self.attached:
-                if disk.in_use == 0 and now - disk.last_access >= timeout:
+                in_use = any(each.in_use for each in disk.unit)
+                if not in_use and now - _last_access(disk) >= timeout:
                     await self._let_go(disk, f"not used for {timeout:g} s")
                 elif disk.last_access > noted.get(disk.record.id, disk.last_access - 1):
                     self._ledger.touched(disk)
                 noted[disk.record.id] = disk.last_access
             noted = {key: at for key, at in noted.items() if key in self._attached}
-            soonest = min((disk.last_access for disk in self.attached), default=now) + timeout
+            soonest = min(map(_last_access, self.attached), default=now) + timeout
             await trio.sleep_until(min(max(soonest, now + timeout / 10), now + _TOUCH_SECONDS))
 
 
@@ -325,7 +447,14 @@ class Use:
         self._record = record
         self._disk: AttachedDisk | None = None
 
-    async def __aenter__(self) -> AttachedDisk:
+    @property
+    def disk(self) -> AttachedDisk:
+        """The disk, between begin() and end()."""
+        assert self._disk is not None
+        return self._disk
+
+    async def begin(self) -> AttachedDisk:
+        """Attach the disk and keep it; it may not have the volumes of its groups yet."""
         disk = await self._pool.attach(self._record)
         # It may have been let go between the end of its attaching and this task's turn.
         while self._pool.find(self._record.id) is not disk:
@@ -334,16 +463,34 @@ class Use:
         disk.in_use += 1
         return disk
 
+    def end(self) -> None:
+        """Keep the disk no longer."""
+        self.disk.release()
+
+    async def __aenter__(self) -> AttachedDisk:
+        disk = await self.begin()
+        if disk.members:
+            try:
+                await self._pool.assembled(disk)
+            except BaseException:
+                self.end()
+                raise
+        return disk
+
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        assert self._disk is not None
-        self._disk.release()
+        self.end()
         if isinstance(error, _NOTED):
             self._pool.note_failure(self._record, error)
+
+
+def _last_access(disk: AttachedDisk) -> float:
+    """Return when a disk, or one that it shares volumes with, was used last."""
+    return max(each.last_access for each in disk.unit)
 
 
 def _name(record: DiskRecord) -> str:

@@ -160,6 +160,8 @@ class Tree:
             return target
         record, guest_node = self._guest_node(node)
         async with self._pool.use(record) as disk:
+            if guest_node.inode == VOLUME_FOLDER and (link := disk.link_of(guest_node.volume)):
+                return link
             guest = await disk.guest(guest_node.volume)
             return await guest.filesystem.readlink(_inode(guest_node, guest.filesystem.root))
 
@@ -170,6 +172,8 @@ class Tree:
             return await self._disk_xattrs(disk_record) if disk_record is not None else {}
         record, guest_node = self._guest_node(node)
         async with self._pool.use(record) as disk:
+            if guest_node.inode == VOLUME_FOLDER and disk.link_of(guest_node.volume):
+                return {}
             try:
                 guest = await disk.guest(guest_node.volume)
             except RestoreError as error:
@@ -208,6 +212,11 @@ class Tree:
             guest = await disk.guest(guest_node.volume)
             return await guest.files.read(guest_node.inode, offset, length)
 
+    def siblings(self, record: DiskRecord) -> Sequence[DiskRecord]:
+        """Return all disks of the backup that a disk is of."""
+        backup = self.namespace.backups.get(record.backup_id)
+        return backup.disks if backup is not None else ()
+
     # --- above the guests ---------------------------------------------------------------------
 
     def _above(self, node: NodeId) -> Above:
@@ -219,10 +228,10 @@ class Tree:
     def _above_entry(self, above: Above) -> Entry:
         if above.disk is not None:
             return self._disk_entry(above, above.disk)
-        link = above.target
-        attributes = self._plain(stat.S_IFDIR | 0o555, above.time_ns)
-        if link is not None:
-            attributes = attributes._replace(mode=stat.S_IFLNK | 0o777, nlink=1, size=len(link))
+        if above.target is not None:
+            attributes = self._link(above.target, above.time_ns)
+        else:
+            attributes = self._plain(stat.S_IFDIR | 0o555, above.time_ns)
         return Entry(above.node, attributes, ABOVE_TTL)
 
     def _disk_entry(self, above: Above, record: DiskRecord) -> Entry:
@@ -257,6 +266,10 @@ class Tree:
     def _plain(self, mode: int, time_ns: int) -> Attributes:
         return Attributes(0, mode, 2, *self._owner, 0, 0, 0, time_ns, time_ns, time_ns)
 
+    def _link(self, target: bytes, time_ns: int) -> Attributes:
+        plain = self._plain(stat.S_IFLNK | 0o777, time_ns)
+        return plain._replace(nlink=1, size=len(target))
+
     def _list_above(self, above: Above, cookie: int) -> list[Listed]:
         """List in the order of the node ids: a cookie stays true when others come and go."""
         if above.children is None:
@@ -283,7 +296,7 @@ class Tree:
             where = GuestNode(disk.record.id, WHOLE_DISK_INDEX, VOLUME_FOLDER)
             return await self._lookup_in_guest(disk, where, name)
         for index, content in disk.contents.items():
-            if content.volume.name == name and content.is_folder:
+            if content.volume.name == name and content.is_shown:
                 return await self._volume_entry(disk, index)
         raise NotFoundError(f"no {os.fsdecode(name)!r} on {disk.transport.name}")
 
@@ -291,13 +304,17 @@ class Tree:
         return [
             Listed(content.volume.name, await self._volume_entry(disk, index), index)
             for index, content in sorted(disk.contents.items())
-            if content.is_folder
+            if content.is_shown
         ]
 
     async def _volume_entry(self, disk: AttachedDisk, index: int) -> Entry:
         """Return the folder of a volume: its root's attributes, or plain ones where it cannot be
-        opened, so that it can be listed; looking inside then gives the error."""
+        opened, so that it can be listed; looking inside then gives the error. Or a link, to the
+        disk whose folder shows it."""
         node = self._ids.encode(disk.record.id, index, VOLUME_FOLDER)
+        link = disk.link_of(index)
+        if link is not None:
+            return Entry(node, self._link(link, self._started_ns), FLEETING_TTL)
         try:
             guest = await disk.guest(index)
             attributes = await guest.filesystem.attributes(guest.filesystem.root)

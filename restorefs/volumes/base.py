@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from restorefs.block.base import BlockDevice, ByteOffset
+from restorefs.errors import RestoreError
 
 WHOLE_DISK_INDEX = 0
 
@@ -20,7 +21,7 @@ class Volume:
 
     name: the folder's name, such as b"part2"; b"" for a whole disk without a table.
     index: the same number for the same volume at every attach; 0 for the whole disk, otherwise
-        the partition's number.
+        the partition's number; volumes of groups are numbered behind the partitions.
     start: byte offset on the disk, for people; None where the volume is not one run of bytes.
     type_name: what the table says it holds, such as "Linux filesystem" or "EFI system".
     type_code: the table's own code, "0x83" or a GUID in upper case.
@@ -38,7 +39,7 @@ class Volume:
     label: str = ""
     uuid: str = ""
     reserved: bool = False
-    error: str | None = None
+    error: RestoreError | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Owns how one slot of a table becomes a volume. Must not know any table's format.
 from collections.abc import Sequence
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Window
+from restorefs.errors import DamagedError
 from restorefs.volumes.base import Volume
 from restorefs.volumes.partition_types import PartitionType
 
@@ -30,9 +31,9 @@ def make_partition(
     """
     error = None
     if size <= 0:
-        error = "the partition ends before it starts"
+        error = DamagedError("the partition ends before it starts")
     elif start + size > disk.size:
-        error = (
+        error = DamagedError(
             f"the partition leaves the disk: it is bytes {start} to {start + size},"
             f" the disk has {disk.size}"
         )

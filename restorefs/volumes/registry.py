@@ -1,4 +1,4 @@
-"""Which volume schemes there are, and what divides a disk.
+"""Which volume schemes there are, what divides a disk, and what joins disks.
 
 Owns the order in which schemes are asked. Must not know any format. Any number of disks may be
 read at once; nothing is kept.
@@ -7,10 +7,13 @@ read at once; nothing is kept.
 from restorefs.block.base import BlockDevice
 from restorefs.volumes.base import WHOLE_DISK_INDEX, Volume, VolumeScheme, VolumeTable
 from restorefs.volumes.gpt import Gpt
+from restorefs.volumes.groups import GroupScheme
 from restorefs.volumes.mbr import Mbr
 
 SCHEMES: tuple[type[VolumeScheme], ...] = (Gpt, Mbr)
 """GPT first: its disks start with an MBR that only says so."""
+
+GROUP_SCHEMES: tuple[type[GroupScheme], ...] = ()
 
 
 async def read_table(device: BlockDevice) -> VolumeTable:

@@ -182,7 +182,7 @@ async def test_a_partition_that_leaves_the_disk_does_not_hide_the_others() -> No
         disk(100, (0, record(slot(0x83, 8, 1000), slot(0x83, 50, 50), slot(0x83, 99, 2))))
     )
     assert [volume.device is None for volume in table.volumes] == [True, False, True]
-    assert "leaves the disk" in (table.volumes[0].error or "")
+    assert "leaves the disk" in str(table.volumes[0].error)
 
 
 async def test_the_whole_of_a_truncated_disk_is_still_a_table() -> None:

@@ -13,7 +13,7 @@ import trio
 from restorefs.block.base import BlockDevice
 from restorefs.errors import DamagedError, GoneError, StorageError, UnsupportedError
 from restorefs.guestfs import registry
-from restorefs.session.disk import AttachedDisk, Guest, identify_all
+from restorefs.session.disk import AttachedDisk, Content, Guest, identify_all
 from restorefs.volumes.base import Volume, VolumeTable
 from tests.contracts.devices import MemoryDevice, WatchedDevice
 from tests.real.attached import disk_record
@@ -30,16 +30,25 @@ def ext4(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return image.read_bytes()
 
 
+async def nothing_else(kind: str, uuid: str) -> BlockDevice | None:
+    """A backup without other disks."""
+    await trio.lowlevel.checkpoint()
+    return None
+
+
 async def attached(nursery: trio.Nursery, *volumes: Volume) -> AttachedDisk:
     table = VolumeTable("gpt", volumes)
+    contents = {volume.index: Content(volume) for volume in volumes}
+    await identify_all(contents.values())
     return AttachedDisk(
         record=disk_record(Path("/srv/disk.qcow2")),
         server=cast(Any, None),
         transport=cast(Any, SimpleNamespace(name="b1/disk0")),
         device=cast(Any, None),
         table=table,
-        contents=await identify_all(table),
+        contents=contents,
         nursery=nursery,
+        find=nothing_else,
     )
 
 
@@ -134,8 +143,10 @@ async def test_damage_stays_and_is_not_read_again(ext4: bytes, nursery: trio.Nur
 
 
 async def test_a_volume_without_bytes_says_why(nursery: trio.Nursery) -> None:
-    lost = Volume(b"part1", 1, None, error="it lies behind the disk's end")
-    reserved = Volume(b"part2", 2, None, reserved=True, error="it lies behind the disk's end")
+    lost = Volume(b"part1", 1, None, error=DamagedError("it lies behind the disk's end"))
+    reserved = Volume(
+        b"part2", 2, None, reserved=True, error=DamagedError("it lies behind the disk's end")
+    )
     disk = await attached(nursery, lost, reserved)
     assert disk.contents[1].is_folder
     assert not disk.contents[2].is_folder

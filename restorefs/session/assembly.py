@@ -1,0 +1,177 @@
+"""Volumes that a disk shares with others of its backup.
+
+Owns how the members of volume groups are found on a backup's disks, and which disk's folder shows a
+group's volumes: the lowest-numbered one that holds a part of it; the others have a link there. Must
+not know any format, or when disks are let go.
+
+Concurrency: assemble() is called once for an attached disk. The disks that it looks at are kept in
+use by whoever gives them, until it returns.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from restorefs.errors import DamagedError, RestoreError, StorageError
+from restorefs.session.disk import AttachedDisk, Content, identify_all
+from restorefs.volumes.base import Volume
+from restorefs.volumes.groups import Group, GroupScheme, GroupVolume, Member
+from restorefs.volumes.registry import GROUP_SCHEMES
+
+log = logging.getLogger(__name__)
+_UUID_SHOWN = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """The other disks of a backup, as far as they were looked at: those attached, and why others
+    could not be, by disk number."""
+
+    disks: Sequence[AttachedDisk]
+    failed: Mapping[int, RestoreError]
+
+
+async def read_members(contents: Mapping[int, Content]) -> dict[int, Member]:
+    """Return what those volumes that are members of groups say of themselves, by index. What is
+    wrong with one becomes its content's error."""
+    members = {}
+    for index, content in contents.items():
+        scheme = _scheme_of(content)
+        if scheme is None or content.volume.device is None:
+            continue
+        try:
+            members[index] = await scheme.read_member(content.volume.device)
+        except RestoreError as error:
+            content.error = error
+        except Exception as error:  # a bug in one scheme costs one volume, not the disk's others
+            log.exception("unexpected error in a volume scheme")
+            content.error = DamagedError(f"internal error: {error!r}")
+    return members
+
+
+def _scheme_of(content: Content) -> type[GroupScheme] | None:
+    kind = content.identity.kind if content.identity is not None else ""
+    return next((scheme for scheme in GROUP_SCHEMES if scheme.member_kind == kind), None)
+
+
+def is_whole(disk: AttachedDisk, others: Iterable[AttachedDisk]) -> bool:
+    """Tell whether all members are at hand of all groups that a disk has a part of."""
+    at_hand = {m.uuid for each in (disk, *others) for m in each.members.values()}
+    mine = disk.members.values()
+    if all(member.wanted for member in mine):
+        return all(member.wanted <= at_hand for member in mine)
+    # A member without a copy of its group's metadata: another one has it.
+    told = [m for each in (disk, *others) for m in each.members.values() if m.wanted]
+    return all(any(m.uuid in other.wanted <= at_hand for other in told) for m in mine)
+
+
+async def assemble(disk: AttachedDisk, others: Others) -> None:
+    """Put the volumes of all groups that a disk has a part of into its contents.
+
+    Raises nothing for a volume's sake: what is wrong with one stays with it. StorageError where a
+    member's group is not known because another disk could not be attached.
+    """
+    holders = {m: each for each in (disk, *others.disks) for m in each.members.values()}
+    index = max(disk.contents, default=0)
+    shown: list[_Shown] = []
+    for scheme in GROUP_SCHEMES:
+        mine = {i: m for i, m in disk.members.items() if _scheme_of(disk.contents[i]) is scheme}
+        if not mine:
+            continue
+        groups = await _groups_of(scheme, mine.values(), holders)
+        for number, member in mine.items():
+            _settle(disk, disk.contents[number], member, groups, others)
+        for group in groups:
+            _note_missing(disk, group, others)
+            places = {m.uuid: each for m, each in holders.items() if m.uuid in group.present}
+            disk.companions |= {each for each in places.values() if each is not disk}
+            for volume in group.volumes:
+                index += 1
+                shown.append(_Shown(group, _content(disk, index, volume, places)))
+    _tell_apart(shown)
+    await identify_all(each.content for each in shown if each.content.elsewhere is None)
+    disk.contents.update({each.content.volume.index: each.content for each in shown})
+
+
+class _Shown(NamedTuple):
+    """A group's volume as it is shown."""
+
+    group: Group
+    content: Content
+
+
+async def _groups_of(
+    scheme: type[GroupScheme], mine: Collection[Member], known: Iterable[Member]
+) -> list[Group]:
+    """Return the groups that a disk has a part of, sorted by UUID."""
+    names = {member.group_uuid for member in mine}
+    concerned = [m for m in known if "" in names or m.group_uuid in names or not m.group_uuid]
+    groups = await scheme.assemble([*mine, *(m for m in concerned if m not in mine)])
+    uuids = {member.uuid for member in mine}
+    return [group for group in groups if group.present & uuids]
+
+
+def _settle(
+    disk: AttachedDisk, content: Content, member: Member, groups: Iterable[Group], others: Others
+) -> None:
+    """Say what a member's own folder is: none, where its group's volumes are shown instead."""
+    if any(member.uuid in group.present for group in groups):
+        content.is_member = True
+    elif member.group_uuid:
+        content.error = DamagedError(
+            f"no copy of the metadata of volume group {member.group_name} can be used"
+        )
+    elif others.failed:
+        content.error = StorageError(
+            f"it may be a part of a volume group that another disk knows, but {_why(others)}"
+        )
+    else:
+        content.is_member = True
+        disk.notes.append(f"physical volume {member.uuid} belongs to no volume group")
+
+
+def _note_missing(disk: AttachedDisk, group: Group, others: Others) -> None:
+    disk.notes.extend(f"volume group {group.name}: {note}" for note in group.notes)
+    missing = sorted(group.wanted - group.present)
+    if missing:
+        why = _why(others) if others.failed else "no disk of this backup in the catalog has them"
+        note = (
+            f"volume group {group.name}: {len(missing)} of {len(group.wanted)} members are missing"
+            f" ({', '.join(missing)}): {why}"
+        )
+        disk.notes.append(note)
+        log.warning("%s: %s", disk.transport.name, note)
+
+
+def _why(others: Others) -> str:
+    return "; ".join(f"disk{number}: {error}" for number, error in sorted(others.failed.items()))
+
+
+def _content(
+    disk: AttachedDisk, index: int, volume: GroupVolume, places: Mapping[str, AttachedDisk]
+) -> Content:
+    own = [places[uuid] for uuid in volume.members if uuid in places] or places.values()
+    home = min(each.record.disk_index for each in own)
+    shown = Volume(
+        volume.name,
+        index,
+        volume.device,
+        type_name=volume.type_name,
+        uuid=volume.uuid,
+        error=volume.error,
+    )
+    here = home == disk.record.disk_index
+    return Content(shown, error=volume.error, elsewhere=None if here else home)
+
+
+def _tell_apart(shown: Iterable[_Shown]) -> None:
+    """Give volumes of one name, of groups of one name, names of their own by the groups' UUIDs."""
+    counts = Counter(each.content.volume.name for each in shown)
+    for group, content in shown:
+        name = content.volume.name
+        if counts[name] > 1:
+            suffix = os.fsencode(f"~{group.uuid[:_UUID_SHOWN]}")
+            content.volume = replace(content.volume, name=name + suffix)
