@@ -43,8 +43,10 @@ _BLOCK_MAGICS = (b"XD2B", b"XDB3")
 _HEADS = (16, 64)  # xfs_dir2_data_hdr, xfs_dir3_data_hdr
 _ENTRY = struct.Struct(">QB")  # inumber, namelen; name, (filetype), (padding), tag follow
 _ENTRY_SIZE = 9
+_SMALLEST_ENTRY = 16
 _TAG_SIZE = 2
 _FREE = 0xFFFF  # the first 16 bits of an unused entry; its length follows
+_LAST_FREE = b"\xff\xff\x00\x08"  # in 8 bytes, too few for an entry
 _TAIL = struct.Struct(">II")  # xfs_dir2_block_tail: count, stale
 _LEAF_ENTRY_SIZE = 8
 
@@ -69,7 +71,9 @@ def decode_records(
     first_cookie = (position >> POSITION_BITS) + 1
     file_type = 0
     while start < end:
-        if end - start < 16:
+        if end - start < _SMALLEST_ENTRY:
+            if block[start : start + 4] == _LAST_FREE:
+                break
             raise DamagedError(f"a directory entry is cut off at byte {position + start}")
         inode, length = unpack(block, start)
         if inode >> 48 == _FREE:
@@ -87,7 +91,7 @@ def decode_records(
         name = block[start + _ENTRY_SIZE : behind]
         records.append((inode, name, file_type, first_cookie + (start >> POSITION_BITS)))
         start += size
-    if start != end:
+    if start > end:
         raise DamagedError(f"the entries at byte {position} do not fill their block")
     return records
 
