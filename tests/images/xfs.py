@@ -161,6 +161,19 @@ def blocks_of(image: Path, inode: int, fork: str = "") -> list[tuple[int, int, i
     return [(int(o), int(b), int(c), f == "1") for o, b, c, f in found]
 
 
+def free_inode(image: Path) -> int:
+    """Return an inode that is not in use, beside others that are: the first free one that the
+    groups' trees, of one leaf each, tell of."""
+    bits = field(image, "sb 0", "agblklog") + field(image, "sb 0", "inopblog")
+    for group in range(field(image, "sb 0", "agcount")):
+        said = xfs_db(image, f"agi {group}", "addr root", "print")
+        for start, free in re.findall(r"\d+:\[(\d+),(?:\w+,\d+,)?\d+,0x(\w+)\]", said):
+            for bit in range(64):
+                if int(free, 16) >> bit & 1:
+                    return (group << bits) + int(start) + bit
+    raise AssertionError("no inode is free")
+
+
 def patch(image: Path, offset: int, data: bytes) -> None:
     """Overwrite bytes of an image."""
     with image.open("r+b") as file:
