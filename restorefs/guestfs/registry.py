@@ -13,12 +13,14 @@ from restorefs.guestfs.fat.reader import FatFilesystem
 from restorefs.guestfs.ntfs.reader import NtfsFilesystem
 from restorefs.guestfs.recognise import OTHERS, TITLES, WRAPPERS, first_match
 from restorefs.guestfs.recognise.evidence import Evidence
+from restorefs.guestfs.xfs.reader import XfsFilesystem
 
 READERS: tuple[type[GuestFilesystem], ...] = (
     ExtFilesystem,
     ExfatFilesystem,
     FatFilesystem,
     NtfsFilesystem,
+    XfsFilesystem,
 )
 
 

@@ -1,0 +1,175 @@
+"""Which superblock to believe, and what it says for people.
+
+Owns the search for a usable superblock, the primary one or a group's copy, and the volume's
+Identity. Must not know what is in the file system.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
+from restorefs.errors import DamagedError, UnsupportedError
+from restorefs.guestfs.base import Identity
+from restorefs.guestfs.xfs import features as f
+from restorefs.guestfs.xfs.journal import is_clean, is_external_clean
+from restorefs.guestfs.xfs.layout import (
+    LARGEST_SUPERBLOCK,
+    MAGIC,
+    SMALLEST_SUPERBLOCK,
+    Superblock,
+    decode_superblock,
+)
+
+KIND = "xfs"
+
+_LATER_GROUPS = (1, 2, 3)
+_USUAL_BLOCK_SIZE = 4096
+_USUAL_GROUPS = 4
+_SUPPORTED_VERSIONS = (4, 5)
+
+
+@dataclass(frozen=True, slots=True)
+class FoundSuperblock:
+    """A usable superblock. `group` is 0 for the primary one; `damage` says why it is not that."""
+
+    superblock: Superblock
+    group: int = 0
+    damage: str = ""
+
+
+async def find_superblock(device: BlockDevice) -> FoundSuperblock | None:
+    """Return the primary superblock or, if it is damaged, a usable copy of it.
+
+    Returns None for a volume that is not of this kind: without a signature, a copy counts only if
+    the first sector is blank; otherwise it is what mkfs left behind for whom the volume belongs to
+    now. Raises DamagedError where the primary superblock is damaged and no usable copy was found.
+    """
+    if device.size < SMALLEST_SUPERBLOCK:
+        return None
+    start = await _read(device, 0)
+    signed = start[:4] == MAGIC
+    damage = "the primary superblock has lost its signature"
+    if signed:
+        try:
+            return FoundSuperblock(decode_superblock(start))
+        except DamagedError as error:
+            damage = str(error)
+    elif any(start[:SMALLEST_SUPERBLOCK]):
+        return None
+    for group, offset in _copies(start, device.size):
+        copy = await _read_copy(device, group, offset)
+        if copy is not None:
+            return FoundSuperblock(copy, group, damage)
+    if signed:
+        raise DamagedError(f"{damage}, and no usable copy was found")
+    return None
+
+
+async def _read(device: BlockDevice, offset: ByteOffset) -> bytes:
+    return await device.read(offset, min(LARGEST_SUPERBLOCK, device.size - offset))
+
+
+def _copies(damaged: bytes, size: ByteLength) -> Iterator[tuple[int, ByteOffset]]:
+    """Yield where copies may be: each group begins with one. First, where the damaged superblock
+    says that groups are; then, where mkfs.xfs puts them unless told otherwise."""
+    block_size = int.from_bytes(damaged[4:8], "big")
+    ag_blocks = int.from_bytes(damaged[84:88], "big")
+    lengths = [block_size * ag_blocks]
+    usual = -(-(size // _USUAL_BLOCK_SIZE) // _USUAL_GROUPS) * _USUAL_BLOCK_SIZE
+    lengths += [usual, usual - _USUAL_BLOCK_SIZE]
+    for length in lengths:
+        for group in _LATER_GROUPS:
+            if 0 < group * length <= size - SMALLEST_SUPERBLOCK:
+                yield group, group * length
+
+
+async def _read_copy(device: BlockDevice, group: int, offset: ByteOffset) -> Superblock | None:
+    raw = await _read(device, offset)
+    try:
+        # mkfs.xfs leaves the mark of its being under way (at 126) in copies of version 4.
+        superblock = decode_superblock(raw, is_copy=True)
+    except DamagedError:
+        return None
+    in_place = group < superblock.ag_count and superblock.ag_offset(group) == offset
+    return superblock if in_place else None
+
+
+async def identify(device: BlockDevice) -> Identity | None:
+    """Return what the volume holds if it is XFS.
+
+    Raises StorageError only: a damaged superblock without a copy is described, not raised.
+    """
+    try:
+        found = await find_superblock(device)
+    except DamagedError as error:
+        return Identity(kind=KIND, readable=True, notes=(str(error),))
+    return await describe(found, device) if found else None
+
+
+async def describe(found: FoundSuperblock, device: BlockDevice) -> Identity:
+    """Say for people what a superblock, and the log, say."""
+    superblock = found.superblock
+    notes = list(_notes(found, device))
+    clean: bool | None = None
+    if not superblock.log_start:
+        notes.append("the journal is on another device")
+    else:
+        try:
+            clean = await is_clean(device, superblock)
+        except DamagedError as error:
+            notes.append(str(error))
+    identity = Identity(
+        kind=KIND,
+        readable=True,
+        label=superblock.label.decode(errors="replace"),
+        uuid=str(UUID(bytes=superblock.uuid)) if any(superblock.uuid) else "",
+        size=superblock.size,
+        log_uuid="" if superblock.log_start else str(UUID(bytes=superblock.uuid)),
+        notes=tuple(notes),
+    )
+    return _with_log(identity, superblock, clean)
+
+
+async def describe_log(identity: Identity, superblock: Superblock, log: BlockDevice) -> Identity:
+    """Add what the log on another device says. Raises DamagedError, StorageError."""
+    return _with_log(identity, superblock, await is_external_clean(log, superblock))
+
+
+def _with_log(identity: Identity, superblock: Superblock, clean: bool | None) -> Identity:
+    notes = identity.notes
+    if clean is False:
+        notes = (*notes, "journal needs recovery")
+    if superblock.incompat & f.INCOMPAT_NEEDS_REPAIR:
+        clean = False
+    return replace(identity, clean=clean, notes=notes)
+
+
+def _notes(found: FoundSuperblock, device: BlockDevice) -> Iterator[str]:
+    superblock = found.superblock
+    if found.damage:
+        yield f"{found.damage}: the copy in group {found.group} is used"
+    if superblock.incompat & f.INCOMPAT_NEEDS_REPAIR:
+        yield "marked as in need of xfs_repair"
+    if superblock.size > device.size:
+        yield f"the file system has {superblock.size} bytes, its volume only {device.size}"
+    unknown = f.names_of(superblock.ro_compat & ~sum(f.RO_COMPAT_NAMES), f.RO_COMPAT_NAMES)
+    if unknown:
+        yield f"unknown read-only features: {', '.join(unknown)}"
+    try:
+        require_readable(superblock)
+    except UnsupportedError as error:
+        yield str(error)
+
+
+def require_readable(superblock: Superblock) -> None:
+    """Raise UnsupportedError naming every incompatible feature that restorefs does not read."""
+    unsupported = f.names_of(superblock.incompat & ~f.READABLE_INCOMPAT, f.INCOMPAT_NAMES)
+    if superblock.version not in _SUPPORTED_VERSIONS:
+        unsupported.append(f"version {superblock.version}")
+    if not superblock.version_bits & f.VERSION_DIR_V2:
+        unsupported.append("folders of version 1")
+    features2 = superblock.features2 & ~f.READABLE_FEATURES2
+    unsupported += [f"features2 {name}" for name in f.names_of(features2, {})]
+    if unsupported:
+        raise UnsupportedError(f"unsupported XFS features: {', '.join(unsupported)}")
