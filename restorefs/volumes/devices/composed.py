@@ -96,7 +96,7 @@ def _gather(parts: Iterator[Part]) -> tuple[Part | None, _Gathered]:
         count += 1
         only = part
         if part.device is not None and part.length:
-            device, runs = gathered.setdefault(id(part.device), (part.device, []))
+            _, runs = gathered.setdefault(id(part.device), (part.device, []))
             if runs and runs[-1].offset + runs[-1].length == part.offset:
                 runs[-1].length += part.length
                 runs[-1].targets.append((target, part.length))

@@ -1,6 +1,7 @@
 """Devices that hold the same, of which any will do."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Piece, Place
 from restorefs.errors import DamagedError, StorageError
@@ -42,10 +43,11 @@ class Mirrored(BlockDevice):
     async def read_through(self, places: Sequence[Place]) -> bytes:
         for offset, length in places:
             self.check_range(offset, length)
-        try:
-            return await self.copies[0].read_through(places)
-        except StorageError:  # of one place perhaps: the others need not come from another copy
-            return b"".join([await self.read(*place) for place in places])
+        for copy in self.copies:
+            with suppress(StorageError):
+                return await copy.read_through(places)
+        # No copy has all of them: each by itself.
+        return b"".join([await self.read(*place) for place in places])
 
     def _expect(self, offset: ByteOffset, length: ByteLength) -> None:
         self.copies[0].expect(offset, length)

@@ -116,6 +116,9 @@ class Rebuilt(BlockDevice):
                 f"the parity of a {self._array.layout} array is not up to date where it is needed"
                 " in place of a missing member"
             )
+        if self._array.row(0).q is None:  # P is the sum of the rest, wherever in the row it is
+            yield self._array.row(0), offset, length
+            return
         while length:
             step = min(length, chunk - offset % chunk)
             yield self._array.row(offset // chunk), offset, step

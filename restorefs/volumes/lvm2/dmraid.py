@@ -12,7 +12,7 @@ for the bitmap. The superblock, in the first sector:
     +32  u64 up to where this leg is rebuilt, all ones if it is
     +40  u64 up to where the array is synchronised, all ones if it is
     +48  u32 level  +52 u32 layout  +56 u32 chunk           +60 u32 flags, 1: being reshaped
-    +64  u64 how far      +72 u32 new level  +76 u32 new layout  +80 u32 new chunk  +84 i32 legs more
+    +64  u64 how far   +72 u32 new level  +76 u32 new layout  +80 u32 new chunk  +84 i32 legs more
     +88  u64 size of the array  +96 u64 where the leg's data begins  +104 u64 where it will begin
     +112 u64 size of a leg      +144 u32 incompatible features
 """

@@ -144,15 +144,14 @@ def check_name(name: str) -> None:
 def _members(section: Section, extent_size: int) -> dict[str, PhysicalVolume]:
     members = {}
     for name, value in section.items():
-        if not isinstance(value, dict):
-            raise DamagedError(f"the physical volume {name} has no description")
+        described = _described(value)
         member = PhysicalVolume(
             name=name,
-            uuid=_uuid(value),
-            device_hint=str(value.get("device", "")),
-            start=_number(value, "pe_start") * SECTOR,
-            extents=_number(value, "pe_count"),
-            flags=_flags(value),
+            uuid=_uuid(described),
+            device_hint=str(described.get("device", "")),
+            start=_number(described, "pe_start") * SECTOR,
+            extents=_number(described, "pe_count"),
+            flags=_flags(described),
         )
         if member.start + member.extents * extent_size >= MAX_BYTES:
             raise DamagedError(f"the physical volume {name} has {member.extents} extents")
@@ -166,25 +165,27 @@ def _volume(name: str, value: Value, extent_size: int) -> LogicalVolume:
     """Decode a volume; what is wrong with it becomes its error."""
     try:
         check_name(name)
-        if not isinstance(value, dict):
-            raise DamagedError(f"the logical volume {name} has no description")
-        uuid = _uuid(value)
+        described = _described(value)
+        uuid = _uuid(described)
     except DamagedError as error:
-        return LogicalVolume(name, "", frozenset(), (), 0, error)
+        return LogicalVolume(name, "", frozenset({"VISIBLE"}), (), 0, error)
     flags = frozenset({"VISIBLE"})  # unless it says something else: what is damaged is shown
     try:
-        flags = _flags(value)
-        segments = _segments(value)
-        extents = sum(segment.count for segment in segments)
-        if extents * extent_size >= MAX_BYTES:
-            raise DamagedError(f"it has {extents} extents")
+        flags = _flags(described)
+        segments = _segments(described, MAX_BYTES // extent_size)
     except DamagedError as error:
         wrong = DamagedError(f"the logical volume {name} is damaged: {error}")
         return LogicalVolume(name, uuid, flags, (), 0, wrong)
-    return LogicalVolume(name, uuid, flags, segments, extents)
+    return LogicalVolume(name, uuid, flags, segments, sum(segment.count for segment in segments))
 
 
-def _segments(value: Section) -> list[Segment]:
+def _described(value: Value) -> Section:
+    if not isinstance(value, dict):
+        raise DamagedError("a volume has no description")
+    return value
+
+
+def _segments(value: Section, most: int) -> list[Segment]:
     count = _number(value, "segment_count")
     found = [key for key in value if re.fullmatch(r"segment[0-9]+", key)]
     if not 0 < count == len(found):
@@ -203,6 +204,8 @@ def _segments(value: Section) -> list[Segment]:
             what = "overlap" if segment.start < end else "have a gap"
             raise DamagedError(f"its segments {what} at extent {min(segment.start, end)}")
         end += segment.count
+    if end >= most:
+        raise DamagedError(f"it has {end} extents")
     return segments
 
 

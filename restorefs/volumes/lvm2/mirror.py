@@ -1,8 +1,9 @@
 """LVM2's old mirrors, and what is being moved: dm-mirror.
 
-Which copy is right: the first one always, for whatever is out of date is copied from it. Another
-one only where the log says that it is the same; a mirror without a log on disk is synchronised anew
-each time it is activated, so that nothing says it of the others.
+Which copy is right: the first one always, for whatever is out of date is copied from it, or that is
+being moved from; once it has been moved, the last one. Another one only where the log says that it
+is the same; a mirror without a log on disk is synchronised anew each time it is activated, so that
+nothing says it of the others.
 
 Source: lvmraid(7) and pvmove(8); Linux, Documentation/admin-guide/device-mapper/log.rst. The log:
 +0 u32 "MiRr", +4 u32 version (2), +8 u64 regions; from byte 1024 on a bit for each region, the
@@ -11,13 +12,14 @@ lowest first, that is set where all copies are the same.
 
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import groupby
 
 from restorefs.block.base import BlockDevice, ByteLength, Window
 from restorefs.errors import DamagedError, StorageError, UnsupportedError
 from restorefs.volumes.devices.concatenated import concatenated
-from restorefs.volumes.devices.missing import not_there
 from restorefs.volumes.devices.mirrored import Mirrored
+from restorefs.volumes.devices.missing import not_there
 from restorefs.volumes.devices.parity import MAX_MEMBERS
 from restorefs.volumes.lvm2.builder import Builder
 from restorefs.volumes.lvm2.layout import SECTOR
@@ -35,15 +37,15 @@ async def make_mirror(builder: Builder, volume: LogicalVolume, segment: Segment)
     if not 0 < segment.number("mirror_count") == len(areas) <= MAX_MEMBERS:
         raise DamagedError(f"the logical volume {volume.name} has {len(areas)} copies")
     copies = [await builder.area(volume, name, at, segment.count) for name, at in areas]
+    if segment.number("extents_moved", 0) == segment.count:
+        copies = copies[-1:]  # all of it has been moved, and is written to the new place only
     size = builder.size_of(segment)
     same: list[tuple[bool, ByteLength]] = [(False, size)]
     if "mirror_log" in segment.keys:
         log = await builder.part(volume, segment.text("mirror_log"))
         region = segment.number("region_size") * SECTOR
-        try:
+        with suppress(StorageError):  # missing, too: then nothing is known of the other copies
             same = list(await _runs(log, region, size))
-        except StorageError:  # missing, too: then nothing is known of the other copies
-            pass
     return Mirrored([copies[0], *[_same(copy, same, volume) for copy in copies[1:]]], size)
 
 

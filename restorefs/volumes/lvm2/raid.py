@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from restorefs.block.base import BlockDevice, ByteLength, Window
 from restorefs.errors import DamagedError, StorageError, UnsupportedError
 from restorefs.volumes.devices.concatenated import concatenated
-from restorefs.volumes.devices.missing import Missing, not_there
 from restorefs.volumes.devices.mirrored import Mirrored
+from restorefs.volumes.devices.missing import not_there
 from restorefs.volumes.devices.parity import MAX_MEMBERS, Consistent, Parity
 from restorefs.volumes.devices.striped import Striped
 from restorefs.volumes.lvm2 import dmraid
@@ -38,8 +38,8 @@ RAID_TYPES = (
 
 @dataclass(slots=True)
 class _Leg:
-    """image: what holds the data. metadata: None where it cannot be read; then the leg is not used
-    either, for nothing says whether it is up to date."""
+    """image: what holds the data. superblock: None where it cannot be read; then the image is not
+    used either, for nothing says whether it is up to date. why: it is not used, or ""."""
 
     image: BlockDevice
     metadata: BlockDevice
@@ -71,10 +71,12 @@ async def make_raid(builder: Builder, volume: LogicalVolume, segment: Segment) -
         return _unknown(volume, legs, builder.size_of(segment))
     newest = max(known, key=lambda superblock: superblock.events)
     _check(volume, segment, newest, len(legs))
-    images = [_up_to_date(volume, leg, index, newest) for index, leg in enumerate(legs)]
+    for index, leg in enumerate(legs):
+        leg.why = leg.why or _why_not(leg, index, newest)
+    images = [_up_to_date(volume, leg, index) for index, leg in enumerate(legs)]
     size = builder.size_of(segment)
     if newest.level == 1:
-        return Mirrored(_synchronised(images, newest.synchronised * SECTOR), size)
+        return Mirrored(_synchronised(images, newest.synchronised * SECTOR, newest.failed), size)
     chunk = newest.chunk * SECTOR
     if newest.level == 10:
         return _striped_mirrors(volume, images, newest, size)
@@ -99,7 +101,8 @@ async def _legs(builder: Builder, volume: LogicalVolume, segment: Segment) -> li
             leg.why = str(error)
         else:
             leg.superblock = dmraid.decode_superblock(raw)
-            leg.why = f"{metadata_name} holds no superblock"
+            if leg.superblock is None:
+                leg.why = f"{metadata_name} holds no superblock"
         legs.append(leg)
     return legs
 
@@ -141,23 +144,26 @@ def _check(volume: LogicalVolume, segment: Segment, newest: Superblock, count: i
         raise DamagedError(f"the logical volume {volume.name} has chunks of two different sizes")
 
 
-def _up_to_date(volume: LogicalVolume, leg: _Leg, index: int, newest: Superblock) -> BlockDevice:
-    """Return a leg's data, as far as it is up to date; the rest of it raises StorageError."""
+def _why_not(leg: _Leg, index: int, newest: Superblock) -> str:
+    """Return why a leg with a superblock is not used, or ""."""
     superblock = leg.superblock
-    why = leg.why
-    if superblock is not None:
-        why = ""
-        if superblock.position != index:
-            why = f"it holds leg {superblock.position}"
-        elif newest.failed >> index & 1 or superblock.failed >> index & 1:
-            why = "it had failed"
-        elif superblock.events + 1 < newest.events:  # one less: being written just then
-            why = "it is out of date"
-    if superblock is None or why:
-        return not_there(leg.image.size, f"leg {index} of {volume.name} is not used: {why}")
+    assert superblock is not None
+    if superblock.position != index:
+        return f"it says that it is leg {superblock.position}"
+    if (newest.failed | superblock.failed) >> index & 1:
+        return "it had failed"
+    if superblock.events + 1 < newest.events:  # one less: it was being written just then
+        return "it is out of date"
+    return ""
+
+
+def _up_to_date(volume: LogicalVolume, leg: _Leg, index: int) -> BlockDevice:
+    """Return a leg's data, as far as it is up to date; the rest of it raises StorageError."""
+    if leg.superblock is None or leg.why:
+        return not_there(leg.image.size, f"leg {index} of {volume.name} is not used: {leg.why}")
     image = _data(leg)
-    rebuilt = superblock.rebuilt * SECTOR
-    if superblock.rebuilt == ALL or rebuilt >= image.size:
+    rebuilt = leg.superblock.rebuilt * SECTOR
+    if leg.superblock.rebuilt == ALL or rebuilt >= image.size:
         return image
     rest = not_there(image.size - rebuilt, f"leg {index} of {volume.name} is not rebuilt there")
     return concatenated([Window(image, 0, rebuilt), rest]) if rebuilt else rest
@@ -170,12 +176,11 @@ def _data(leg: _Leg) -> BlockDevice:
     return Window(leg.image, start, leg.image.size - start) if start else leg.image
 
 
-def _synchronised(images: Sequence[BlockDevice], end: ByteLength) -> list[BlockDevice]:
-    """Return copies of one another, of which only the first is right behind `end`."""
-    first, *others = images
-    if isinstance(first, Missing):  # none was ever made the same as this one
-        return [first, *[_until(image, end) for image in others]]
-    return [first, *[_until(image, end) for image in others]]
+def _synchronised(images: Sequence[BlockDevice], end: ByteLength, failed: int) -> list[BlockDevice]:
+    """Return copies of one another, of which only one is sure to be right behind `end`: the first
+    that has not failed, for the others are being made the same as that. failed: a bit each."""
+    source = next((index for index in range(len(images)) if not failed >> index & 1), 0)
+    return [image if index == source else _until(image, end) for index, image in enumerate(images)]
 
 
 def _until(image: BlockDevice, end: ByteLength) -> BlockDevice:
@@ -200,7 +205,7 @@ def _striped_mirrors(
     # Synchronising counts sectors of the array: whole rows of it are done on every leg.
     rows = newest.synchronised * SECTOR // (chunk * pairs) if chunk else 0
     mirrors = [
-        Mirrored(_synchronised(images[first : first + near], rows * chunk))
+        Mirrored(_synchronised(images[first : first + near], rows * chunk, newest.failed >> first))
         for first in range(0, len(images), near)
     ]
     return Striped(mirrors, chunk, size)
@@ -214,8 +219,12 @@ async def _consistent(legs: Sequence[_Leg], newest: Superblock) -> Consistent:
     """
     end = newest.synchronised * SECTOR
     bitmap = None
-    if not newest.failed and any(leg.superblock is None for leg in legs):
-        bitmap = await _bitmap(legs, newest)
+    lost = [index for index, leg in enumerate(legs) if leg.why and not newest.failed >> index & 1]
+    if lost:
+        try:
+            bitmap = await _bitmap(legs, newest)
+        except (DamagedError, StorageError):  # nothing says where it can be relied on
+            end = 0
 
     def consistent(offset: int, length: int) -> bool:
         if offset + length > end:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from restorefs.block.base import BlockDevice
-from restorefs.errors import DamagedError, RestoreError, UnsupportedError
+from restorefs.errors import DamagedError, RestoreError
 from restorefs.volumes.groups import Group, GroupScheme, GroupVolume, Member
 from restorefs.volumes.lvm2.builder import (
     Builder,
@@ -87,14 +87,19 @@ async def _assemble(group: VolumeGroup, members: Sequence[Member]) -> Group:
     builder.overlapping = _overlapping(group)
     notes = list(_notes(group, members, devices))
     volumes = []
+    snapshots = _snapshots(group)
+    merging = _merging(group)
     for volume in group.volumes.values():
         try:
             check_name(volume.name)
         except DamagedError as error:  # before anything else: it must not become a folder
             notes.append(f"a volume is left out: {error}")
             continue
-        if volume.visible and not _NOT_FOR_FILES & {s.type for s in volume.segments}:
-            volumes.append(await _volume(builder, volume))
+        origin = snapshots.get(volume.name)
+        if origin is not None:
+            volumes.append(await _volume(builder, volume, origin, merging))
+        elif volume.visible and not _NOT_FOR_FILES & {s.type for s in volume.segments}:
+            volumes.append(await _volume(builder, volume, None, merging))
     return Group(
         scheme=Lvm2.kind,
         name=group.name,
@@ -106,49 +111,40 @@ async def _assemble(group: VolumeGroup, members: Sequence[Member]) -> Group:
     )
 
 
-async def _volume(builder: Builder, volume: LogicalVolume) -> GroupVolume:
-    """Return a volume that people see, with what is wrong with it."""
+async def _volume(
+    builder: Builder, volume: LogicalVolume, origin: str | None, merging: set[str]
+) -> GroupVolume:
+    """Return a volume that people see, with what is wrong with it. origin: of a snapshot, whose
+    store has its name; merging: the volumes that a snapshot is being merged into."""
     group = builder.group
-    snapshot = _snapshots(group).get(volume.name)
     device, error = None, None
     try:
-        if snapshot is not None:
-            device = await _snapshot(builder, volume, *snapshot)
-        elif volume.name in _merging(group):
-            raise merged(volume.name)
-        else:
-            device = await builder.device(volume.name)
+        if (origin or volume.name) in merging:
+            raise merged(origin or volume.name)
+        device = await builder.device(volume.name)
+        if origin is not None:
+            device = await open_snapshot(volume.name, await builder.device(origin), device)
     except RestoreError as caught:
-        error = caught
-    names = [volume.name] if snapshot is None else [volume.name, snapshot[0]]
+        device, error = None, caught
     return GroupVolume(
         name=mapper_name(group.name, volume.name),
         uuid=volume.uuid,
-        type_name="snapshot" if snapshot is not None else _type_name(volume),
-        members=_members_of(group, names),
+        type_name=_type_name(volume) if origin is None else "snapshot",
+        members=_members_of(group, [volume.name, origin] if origin else [volume.name]),
         device=device,
         error=error,
     )
 
 
-async def _snapshot(
-    builder: Builder, volume: LogicalVolume, origin: str, chunk: int
-) -> BlockDevice:
-    if origin in _merging(builder.group):
-        raise merged(origin)
-    return await open_snapshot(
-        volume.name, await builder.device(origin), await builder.device(volume.name)
-    )
-
-
-def _snapshots(group: VolumeGroup) -> dict[str, tuple[str, int]]:
-    """Return the volumes that are stores of snapshots: name -> (origin, chunk size in sectors)."""
+def _snapshots(group: VolumeGroup) -> dict[str, str]:
+    """Return the origins of snapshots by the volumes that store what changed, which people see as
+    the snapshots."""
     found = {}
     for volume in group.volumes.values():
         for segment in volume.segments:
             store, origin = segment.keys.get("cow_store"), segment.keys.get("origin")
             if segment.type == "snapshot" and isinstance(store, str) and isinstance(origin, str):
-                found[store] = (origin, 0)
+                found[store] = origin
     return found
 
 
@@ -258,8 +254,3 @@ def _notes(
                     f"the physical volume {member.uuid} has an older copy of the metadata,"
                     f" {copy.seqno} of {group.seqno}: the newest is used"
                 )
-
-
-def unsupported(kind: str) -> UnsupportedError:
-    """Return the error for a type of segment that is not read."""
-    return UnsupportedError(f"LVM2 segments of type {kind} are not read")

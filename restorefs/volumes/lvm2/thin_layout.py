@@ -5,14 +5,14 @@ Pure. All numbers are little-endian; a metadata block has 4096 bytes.
 Sources: Linux, Documentation/admin-guide/device-mapper/thin-provisioning.rst and
 persistent-data.rst; the manual pages and the XML of thin_dump(8), for what each number means.
 
-    superblock, block 0: +0 u32 checksum, +4 u32 flags (1: needs a check), +8 u64 own block, +16 UUID,
-      +32 u64 magic, +40 u32 version, +44 u32 time, +48 u64 transaction, +56 u64 root that is held,
-      +64 and +192 128 bytes each for the space maps, +320 u64 root of the mappings, +328 u64 root of
-      the devices' details, +336 u32 sectors of a data block, +340 u32 sectors of a metadata block,
-      +344 u64 metadata blocks, +352, +356, +360 u32 features: compatible, for reading only,
-      incompatible
+    superblock, in block 0: +0 u32 checksum, +4 u32 flags (1: needs a check), +8 u64 own block,
+      +16 UUID, +32 u64 magic, +40 u32 version, +44 u32 time, +48 u64 transaction, +56 u64 root that
+      is held, +64 and +192 128 bytes each for the space maps, +320 u64 root of the mappings,
+      +328 u64 root of the devices' details, +336 u32 sectors of a data block, +340 u32 sectors of a
+      metadata block, +344 u64 metadata blocks, +352, +356, +360 u32 features: compatible, for
+      reading only, incompatible
     node: +0 u32 checksum, +4 u32 flags (1 internal, 2 leaf), +8 u64 own block, +16 u32 entries,
-      +20 u32 room for how many, +24 u32 size of a value; from +32 u64 keys, behind all of them values
+      +20 u32 room for how many, +24 u32 size of a value; from +32 u64 keys, then as many values
 
 A checksum is CRC-32C of what follows it, XOR a number that differs from structure to structure. The
 mappings are a tree from device to the root of another tree, from virtual block to u64: the data
@@ -21,6 +21,7 @@ block, and in the low 24 bits a time.
 
 import struct
 from bisect import bisect_right
+from itertools import pairwise
 from typing import NamedTuple
 
 from google_crc32c import extend
@@ -95,6 +96,6 @@ def decode_node(raw: bytes, block: int) -> Node:
         raise DamagedError(f"block {block} of a thin pool's metadata has {count} entries")
     keys = struct.unpack_from(f"<{count}Q", raw, HEADER)
     values = struct.unpack_from(f"<{count}Q", raw, HEADER + 8 * room)
-    if any(a >= b for a, b in zip(keys, keys[1:], strict=False)):
+    if any(a >= b for a, b in pairwise(keys)):
         raise DamagedError(f"block {block} of a thin pool's metadata is not in order")
     return Node(kind == _LEAF, keys, values)

@@ -1,6 +1,6 @@
 """Make the images of LVM volumes that this folder keeps, in an emulated machine.
 
-    python -m tests.images.lvm.make [NAME ...]        (from the repository; needs lvm2, qemu, busybox)
+    python -m tests.images.lvm.make [NAME ...]        (needs lvm2, qemu, busybox)
 
 A Debian kernel with device-mapper boots, its own LVM makes the volumes of one script in scripts/,
 fills them, and prints each one's SHA-256. What the disks then hold goes to NAME.tar.xz, one raw
@@ -101,7 +101,7 @@ def make(name: str) -> None:
         initramfs = Path(folder) / "initramfs"
         initramfs.write_bytes(make_initramfs(script))
         console = boot(initramfs, disks, float(options.get("seconds", "240")))
-        Path("/tmp", f"lvm-{name}.log").write_text(console)
+        Path(tempfile.gettempdir(), f"lvm-{name}.log").write_text(console)
         kept = [disk for disk in disks if str(disks.index(disk)) not in options.get("drop", "")]
         pack(kept, HERE / f"{name}.tar.xz")
     if "@end" not in console or "FAILED" in console.replace('"FAILED', ""):

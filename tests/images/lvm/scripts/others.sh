@@ -24,6 +24,10 @@ fill 300 /dev/others/moved2
 lvextend -l +8 others/moved /dev/vda
 fill 400 /dev/others/moved
 pvmove -b -i 100 -n moved /dev/vda /dev/vdc || echo FAILED
+# The first of the two segments is moved and written to in its new place only, the other one is
+# still being moved.
+dd if=/pattern of=/dev/others/moved bs=4k skip=900 seek=3 count=9 conv=notrunc,fsync
+dd if=/pattern of=/dev/others/moved bs=4k skip=950 seek=400 count=9 conv=notrunc,fsync
 lvs -a -o+devices,segtype others
 dmsetup table
 for lv in plain zeros moved moved2; do tell others $lv; done
