@@ -3,7 +3,7 @@
 from typing import NoReturn
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Piece
-from restorefs.errors import RestoreError, StorageError
+from restorefs.errors import MissingError, RestoreError
 
 
 class Missing(BlockDevice):
@@ -40,5 +40,5 @@ class Zeros(BlockDevice):
 
 
 def not_there(size: ByteLength, reason: str) -> Missing:
-    """Return what reads as a StorageError with this reason."""
-    return Missing(size, StorageError(reason))
+    """Return what reads as a MissingError with this reason."""
+    return Missing(size, MissingError(reason))
