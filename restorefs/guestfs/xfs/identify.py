@@ -19,6 +19,7 @@ from restorefs.guestfs.xfs.layout import (
     SMALLEST_SUPERBLOCK,
     Superblock,
     decode_superblock,
+    glance,
 )
 
 KIND = "xfs"
@@ -103,8 +104,27 @@ async def identify(device: BlockDevice) -> Identity | None:
     try:
         found = await find_superblock(device)
     except DamagedError as error:
-        return Identity(kind=KIND, readable=True, notes=(str(error),))
+        return _describe_damaged(await _read(device, 0), str(error))
     return await describe(found, device) if found else None
+
+
+def _describe_damaged(raw: bytes, damage: str) -> Identity | None:
+    """Say what a damaged superblock says; None where not even its size of a block is one."""
+    superblock = glance(raw)
+    if superblock is None:
+        return None
+    return Identity(
+        kind=KIND,
+        readable=True,
+        label=superblock.label.decode(errors="replace"),
+        uuid=_uuid(superblock.uuid),
+        size=superblock.size,
+        notes=(damage,),
+    )
+
+
+def _uuid(raw: bytes) -> str:
+    return str(UUID(bytes=raw)) if any(raw) else ""
 
 
 async def describe(found: FoundSuperblock, device: BlockDevice) -> Identity:
@@ -123,9 +143,9 @@ async def describe(found: FoundSuperblock, device: BlockDevice) -> Identity:
         kind=KIND,
         readable=True,
         label=superblock.label.decode(errors="replace"),
-        uuid=str(UUID(bytes=superblock.uuid)) if any(superblock.uuid) else "",
+        uuid=_uuid(superblock.uuid),
         size=superblock.size,
-        log_uuid="" if superblock.log_start else str(UUID(bytes=superblock.uuid)),
+        log_uuid="" if superblock.log_start else _uuid(superblock.uuid),
         notes=tuple(notes),
     )
     return _with_log(identity, superblock, clean)

@@ -6,6 +6,7 @@ bytes. Pure. Field names and offsets are those of "Superblocks".
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from restorefs.block.base import ByteLength, ByteOffset
 from restorefs.errors import DamagedError
@@ -192,6 +193,24 @@ def decode_superblock(raw: bytes, *, is_copy: bool = False) -> Superblock:
     if sizes != (1 << block_bits, 1 << inode_bits, 1 << per_block_bits, per_block_bits):
         raise DamagedError("the superblock contradicts itself")
     return superblock
+
+
+class Glance(NamedTuple):
+    """What even a damaged superblock says."""
+
+    uuid: bytes
+    label: bytes
+    size: ByteLength
+
+
+def glance(raw: bytes) -> Glance | None:
+    """Look at a superblock that need not be sound; None where it cannot be one."""
+    (
+        block_size, blocks_count, uuid, _, _, _, _, _, _, _, _, _, label, block_bits, *_,
+    ) = _FIELDS.unpack_from(raw)  # fmt: skip
+    if raw[:4] != MAGIC or not 9 <= block_bits <= 16 or block_size != 1 << block_bits:
+        return None
+    return Glance(uuid, label.split(b"\0")[0], blocks_count << block_bits)
 
 
 def _is_possible(superblock: Superblock) -> bool:
