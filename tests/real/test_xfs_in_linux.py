@@ -86,6 +86,8 @@ async def test_an_older_kernel_shows_the_same(name: str, seen: dict[str, Seen]) 
     image, expected = seen[name]
     assert len(expected) > 2200
     assert_same_tree(expected, await found_tree(image), NOT_SHOWN)
+    async with opened(image) as (fs, _):
+        assert fs.identity.clean is True
 
 
 def test_the_images_have_what_they_are_for(seen: dict[str, Seen]) -> None:

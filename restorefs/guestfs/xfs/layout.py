@@ -31,6 +31,7 @@ _FIELDS = struct.Struct(">4xIQ16x16sQQ16x4xII4xIHHHH12sBBBBBxB")
 # (sb_features_compat), sb_features_ro_compat, sb_features_incompat, sb_features_log_incompat
 _LATER_FIELDS = struct.Struct(">B3xIII4xIII")
 _LATER_OFFSET = 192
+_LSN_OFFSET = 240  # sb_lsn: the turn of the log, and the block in it
 _META_UUID_OFFSET = 248
 _METADIR_OFFSET = 264
 
@@ -66,6 +67,8 @@ class Superblock:
     """The log's first block; 0 where it is on another device."""
     log_blocks: int
     log_stripe: ByteLength
+    last_log_block: int
+    """The log's block, of 512 bytes, with the last change of the superblock; 0 if not known."""
 
     @property
     def block_size(self) -> ByteLength:
@@ -185,6 +188,9 @@ def decode_superblock(raw: bytes, *, is_copy: bool = False) -> Superblock:
         log_start=log_start,
         log_blocks=log_blocks,
         log_stripe=log_stripe,
+        last_log_block=int.from_bytes(raw[_LSN_OFFSET + 4 : _LSN_OFFSET + 8], "big")
+        if version == _LATEST_VERSION
+        else 0,
     )
     if (in_progress and not is_copy) or not _is_possible(superblock):
         raise DamagedError("the superblock is damaged")
