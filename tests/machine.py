@@ -2,8 +2,8 @@
 
 Owns getting a Debian kernel (from the package, without installing it), an initramfs of busybox and
 the kernel's modules, one boot under emulation, and decoding what it prints. It is for file systems
-that the running kernel lacks: ntfs3, vfat, exfat, XFS before version 5. Knows no part of restorefs but the manifest's
-types. A missing tool or package skips a test as tests/tools.py says.
+that the running kernel lacks: ntfs3, vfat, exfat, XFS before version 5. Knows no part of restorefs
+but the manifest's types. A missing tool or package skips a test as tests/tools.py says.
 
 The kernel is that of Debian's backports where there are any: ntfs3 is not in every stable kernel.
 It is kept below build/; apt-get fetches it with lists of its own, the system's stay as they are.

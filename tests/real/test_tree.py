@@ -118,8 +118,8 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
         ext4,
         "12M",
     )
-    unread = folder / "xfs"
-    unread.write_bytes(next(sample.content for sample in SAMPLES if sample.kind == "xfs"))
+    unread = folder / "jfs"
+    unread.write_bytes(next(sample.content for sample in SAMPLES if sample.kind == "jfs"))
     swap = folder / "swap"
     swap.write_bytes(bytes(MIB))
     run("mkswap", "-q", swap)
@@ -407,7 +407,7 @@ async def test_what_is_not_read_yet_is_a_folder_that_says_so(sample: Sample) -> 
         assert await tree.getattr(part.node) == part
         assert part.ttl == FLEETING_TTL
         for ask in (tree.readdir(part.node), tree.lookup(part.node, b"x")):
-            with pytest.raises(UnsupportedError, match="part2: XFS") as caught:
+            with pytest.raises(UnsupportedError, match="part2: JFS") as caught:
                 await ask
             assert caught.value.errno == errno.EOPNOTSUPP
         assert await tree.xattrs(part.node) == {ERROR_XATTR: str(caught.value).encode()}

@@ -36,11 +36,14 @@ mkdir block leaf node short tree-of-extents empty
 ln -s "$(printf '%0300d' 7)" long-link
 ln -s "$(printf '%01000d' 7)" longest-link
 ln -s "$(printf '%050d' 7)" short-link
-for size in 1 500 5000 70000; do dd if=/dev/urandom of=size-$size bs=$size count=1 2> /dev/null; done
+for size in 1 500 5000 70000; do
+  dd if=/dev/urandom of=size-$size bs=$size count=1 2> /dev/null
+done
 ln size-1 short/hard-link
 i=0; while [ $i -lt 150 ]; do
   for name in one other; do
-    dd if=/dev/urandom bs=1024 count=1 seek=$((2*i)) conv=notrunc of=tree-of-extents/$name 2> /dev/null
+    of=tree-of-extents/$name
+    dd if=/dev/urandom bs=1024 count=1 seek=$((2*i)) conv=notrunc of=$of 2> /dev/null
   done
   i=$((i+1))
 done
@@ -83,6 +86,8 @@ async def test_an_older_kernel_shows_the_same(name: str, seen: dict[str, Seen]) 
     image, expected = seen[name]
     assert len(expected) > 2200
     assert_same_tree(expected, await found_tree(image), NOT_SHOWN)
+    async with opened(image) as (fs, _):
+        assert fs.identity.clean is True
 
 
 def test_the_images_have_what_they_are_for(seen: dict[str, Seen]) -> None:

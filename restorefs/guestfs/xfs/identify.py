@@ -11,6 +11,7 @@ from uuid import UUID
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
 from restorefs.errors import DamagedError, UnsupportedError
 from restorefs.guestfs.base import Identity
+from restorefs.guestfs.pieces import PieceReader
 from restorefs.guestfs.xfs import features as f
 from restorefs.guestfs.xfs.journal import is_clean, is_external_clean
 from restorefs.guestfs.xfs.layout import (
@@ -19,6 +20,7 @@ from restorefs.guestfs.xfs.layout import (
     SMALLEST_SUPERBLOCK,
     Superblock,
     decode_superblock,
+    glance,
 )
 
 KIND = "xfs"
@@ -38,16 +40,17 @@ class FoundSuperblock:
     damage: str = ""
 
 
-async def find_superblock(device: BlockDevice) -> FoundSuperblock | None:
+async def find_superblock(reader: PieceReader) -> FoundSuperblock | None:
     """Return the primary superblock or, if it is damaged, a usable copy of it.
 
     Returns None for a volume that is not of this kind: without a signature, a copy counts only if
     the first sector is blank; otherwise it is what mkfs left behind for whom the volume belongs to
     now. Raises DamagedError where the primary superblock is damaged and no usable copy was found.
     """
-    if device.size < SMALLEST_SUPERBLOCK:
+    size = reader.device.size
+    if size < SMALLEST_SUPERBLOCK:
         return None
-    start = await _read(device, 0)
+    start = await _read(reader, 0)
     signed = start[:4] == MAGIC
     damage = "the primary superblock has lost its signature"
     if signed:
@@ -57,8 +60,8 @@ async def find_superblock(device: BlockDevice) -> FoundSuperblock | None:
             damage = str(error)
     elif any(start[:SMALLEST_SUPERBLOCK]):
         return None
-    for group, offset in _copies(start, device.size):
-        copy = await _read_copy(device, group, offset)
+    for group, offset in _copies(start, size):
+        copy = await _read_copy(reader, group, offset)
         if copy is not None:
             return FoundSuperblock(copy, group, damage)
     if signed:
@@ -66,8 +69,8 @@ async def find_superblock(device: BlockDevice) -> FoundSuperblock | None:
     return None
 
 
-async def _read(device: BlockDevice, offset: ByteOffset) -> bytes:
-    return await device.read(offset, min(LARGEST_SUPERBLOCK, device.size - offset))
+async def _read(reader: PieceReader, offset: ByteOffset) -> bytes:
+    return await reader.read(offset, min(LARGEST_SUPERBLOCK, reader.device.size - offset))
 
 
 def _copies(damaged: bytes, size: ByteLength) -> Iterator[tuple[int, ByteOffset]]:
@@ -84,8 +87,8 @@ def _copies(damaged: bytes, size: ByteLength) -> Iterator[tuple[int, ByteOffset]
                 yield group, group * length
 
 
-async def _read_copy(device: BlockDevice, group: int, offset: ByteOffset) -> Superblock | None:
-    raw = await _read(device, offset)
+async def _read_copy(reader: PieceReader, group: int, offset: ByteOffset) -> Superblock | None:
+    raw = await _read(reader, offset)
     try:
         # mkfs.xfs leaves the mark of its being under way (at 126) in copies of version 4.
         superblock = decode_superblock(raw, is_copy=True)
@@ -100,32 +103,52 @@ async def identify(device: BlockDevice) -> Identity | None:
 
     Raises StorageError only: a damaged superblock without a copy is described, not raised.
     """
+    reader = PieceReader(device)
     try:
-        found = await find_superblock(device)
+        found = await find_superblock(reader)
     except DamagedError as error:
-        return Identity(kind=KIND, readable=True, notes=(str(error),))
-    return await describe(found, device) if found else None
+        return _describe_damaged(await _read(reader, 0), str(error))
+    return await describe(found, reader) if found else None
 
 
-async def describe(found: FoundSuperblock, device: BlockDevice) -> Identity:
+def _describe_damaged(raw: bytes, damage: str) -> Identity | None:
+    """Say what a damaged superblock says; None where not even its size of a block is one."""
+    superblock = glance(raw)
+    if superblock is None:
+        return None
+    return Identity(
+        kind=KIND,
+        readable=True,
+        label=superblock.label.decode(errors="replace"),
+        uuid=_uuid(superblock.uuid),
+        size=superblock.size,
+        notes=(damage,),
+    )
+
+
+def _uuid(raw: bytes) -> str:
+    return str(UUID(bytes=raw)) if any(raw) else ""
+
+
+async def describe(found: FoundSuperblock, reader: PieceReader) -> Identity:
     """Say for people what a superblock, and the log, say."""
     superblock = found.superblock
-    notes = list(_notes(found, device))
+    notes = list(_notes(found, reader.device))
     clean: bool | None = None
     if not superblock.log_start:
         notes.append("the journal is on another device")
     else:
         try:
-            clean = await is_clean(device, superblock)
+            clean = await is_clean(reader, superblock)
         except DamagedError as error:
             notes.append(str(error))
     identity = Identity(
         kind=KIND,
         readable=True,
         label=superblock.label.decode(errors="replace"),
-        uuid=str(UUID(bytes=superblock.uuid)) if any(superblock.uuid) else "",
+        uuid=_uuid(superblock.uuid),
         size=superblock.size,
-        log_uuid="" if superblock.log_start else str(UUID(bytes=superblock.uuid)),
+        log_uuid="" if superblock.log_start else _uuid(superblock.uuid),
         notes=tuple(notes),
     )
     return _with_log(identity, superblock, clean)

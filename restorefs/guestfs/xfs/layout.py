@@ -6,6 +6,7 @@ bytes. Pure. Field names and offsets are those of "Superblocks".
 
 import struct
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from restorefs.block.base import ByteLength, ByteOffset
 from restorefs.errors import DamagedError
@@ -30,6 +31,7 @@ _FIELDS = struct.Struct(">4xIQ16x16sQQ16x4xII4xIHHHH12sBBBBBxB")
 # (sb_features_compat), sb_features_ro_compat, sb_features_incompat, sb_features_log_incompat
 _LATER_FIELDS = struct.Struct(">B3xIII4xIII")
 _LATER_OFFSET = 192
+_LSN_OFFSET = 240  # sb_lsn: the turn of the log, and the block in it
 _META_UUID_OFFSET = 248
 _METADIR_OFFSET = 264
 
@@ -65,6 +67,8 @@ class Superblock:
     """The log's first block; 0 where it is on another device."""
     log_blocks: int
     log_stripe: ByteLength
+    last_log_block: int
+    """The log's block, of 512 bytes, with the last change of the superblock; 0 if not known."""
 
     @property
     def block_size(self) -> ByteLength:
@@ -184,6 +188,9 @@ def decode_superblock(raw: bytes, *, is_copy: bool = False) -> Superblock:
         log_start=log_start,
         log_blocks=log_blocks,
         log_stripe=log_stripe,
+        last_log_block=int.from_bytes(raw[_LSN_OFFSET + 4 : _LSN_OFFSET + 8], "big")
+        if version == _LATEST_VERSION
+        else 0,
     )
     if (in_progress and not is_copy) or not _is_possible(superblock):
         raise DamagedError("the superblock is damaged")
@@ -192,6 +199,24 @@ def decode_superblock(raw: bytes, *, is_copy: bool = False) -> Superblock:
     if sizes != (1 << block_bits, 1 << inode_bits, 1 << per_block_bits, per_block_bits):
         raise DamagedError("the superblock contradicts itself")
     return superblock
+
+
+class Glance(NamedTuple):
+    """What even a damaged superblock says."""
+
+    uuid: bytes
+    label: bytes
+    size: ByteLength
+
+
+def glance(raw: bytes) -> Glance | None:
+    """Look at a superblock that need not be sound; None where it cannot be one."""
+    (
+        block_size, blocks_count, uuid, _, _, _, _, _, _, _, _, _, label, block_bits, *_,
+    ) = _FIELDS.unpack_from(raw)  # fmt: skip
+    if raw[:4] != MAGIC or not 9 <= block_bits <= 16 or block_size != 1 << block_bits:
+        return None
+    return Glance(uuid, label.split(b"\0")[0], blocks_count << block_bits)
 
 
 def _is_possible(superblock: Superblock) -> bool:

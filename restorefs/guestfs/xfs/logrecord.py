@@ -67,4 +67,4 @@ def cycle_of(raw: bytes) -> int:
 
 def is_unmount(raw: bytes) -> bool:
     """Say whether a block of operations begins with the one that ends a clean log."""
-    return bool(raw[_FLAGS_OFFSET] & _UNMOUNT)
+    return len(raw) > _FLAGS_OFFSET and bool(raw[_FLAGS_OFFSET] & _UNMOUNT)

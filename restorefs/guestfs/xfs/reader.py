@@ -75,12 +75,13 @@ class XfsFilesystem(GuestFilesystem):
         options: GuestOptions = DEFAULT_OPTIONS,
         limits: Limits = DEFAULT_LIMITS,
     ) -> Self:
-        found = await find_superblock(device)
+        reader = PieceReader(device)
+        found = await find_superblock(reader)
         if found is None:
             raise DamagedError("there is no XFS file system")
         require_readable(found.superblock)
-        identity = await describe(found, device)
-        filesystem = cls(PieceReader(device), found, identity, limits)
+        identity = await describe(found, reader)
+        filesystem = cls(reader, found, identity, limits)
         try:
             await filesystem._folder(filesystem.root)
         except (NotFoundError, NotAFolderError) as error:
