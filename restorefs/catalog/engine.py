@@ -8,6 +8,7 @@ the pooled connection, one for the new connection. Every connection is checked b
 a call after an outage connects anew by itself.
 """
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,6 +118,10 @@ def _sqlite_engine(path: Path, *, create: bool) -> Engine:
         # The driver would begin transactions late and not around CREATE TABLE: we begin them.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
+        # MariaDB has it built in.
+        connection.create_function(
+            "crc32", 1, lambda text: zlib.crc32(text.encode(errors="replace"))
+        )
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -11,16 +11,21 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class DiskRecord:
-    """A completed disk of a backup. `id` is backup_disks.id, more than 0; `size_gb` is None where
-    the catalog does not say."""
+    """A completed disk of a backup. `id` is backup_disks.id, more than 0; `qcow2_path` is what the
+    catalog says, a path or a URI; `size_gb` is None where the catalog does not say."""
 
     id: int
     backup_id: str
     disk_index: int
-    qcow2_path: Path
+    qcow2_path: str
     vmware_disk_key: int | None = None
     size_gb: int | None = None
     status: str = "completed"
+
+    @property
+    def path(self) -> Path:
+        """The image's file. Not kept: a catalog has very many disks, and few of them are used."""
+        return Path(self.qcow2_path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ def describe_disk(
         "disk_index": record.disk_index,
         "vmware_disk_key": record.vmware_disk_key,
         "size_gb": record.size_gb,
-        "qcow2_path": str(record.qcow2_path),
+        "qcow2_path": record.qcow2_path,
         "status": record.status,
         "error": failure.reason if failure else None,
     }

@@ -379,7 +379,7 @@ class Pool:
             raise AttachTimeoutError(
                 f"{_name(record)}: {record.qcow2_path} still does not answer an earlier attempt"
             )
-        path = record.qcow2_path
+        path = record.path
         repositories = self.settings.repositories or (path.parent,)
 
         def inspect() -> str:

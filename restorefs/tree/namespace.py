@@ -57,11 +57,17 @@ class Namespace:
 
     def _add_backups(self, backups: Mapping[bytes, BackupRecord]) -> NodeId:
         path = b"backups"
-        children = {name: self._add_backup(backup, path, name) for name, backup in backups.items()}
-        return self._put(Above(above(path), ROOT, path, self._started_ns, children=children))
+        node = above(path)
+        children = {
+            name: self._add_backup(backup, node, path, name) for name, backup in backups.items()
+        }
+        return self._put(Above(node, ROOT, path, self._started_ns, children=children))
 
-    def _add_backup(self, backup: BackupRecord, parent: bytes, name: bytes) -> NodeId:
-        path = parent + b"/" + name
+    def _add_backup(
+        self, backup: BackupRecord, parent: NodeId, parent_path: bytes, name: bytes
+    ) -> NodeId:
+        path = parent_path + b"/" + name
+        folder = above(path)
         time_ns = self._time_ns(backup.created_at)
         children = {}
         for disk in backup.disks:
@@ -69,8 +75,8 @@ class Namespace:
             node = above(path + b"/" + disk_name)
             children[disk_name] = node
             self.disk_folders[disk.id] = node
-            self._put(Above(node, above(path), disk_name, time_ns, disk=disk))
-        return self._put(Above(above(path), above(parent), name, time_ns, children=children))
+            self._put(Above(node, folder, disk_name, time_ns, disk=disk))
+        return self._put(Above(folder, parent, name, time_ns, children=children))
 
     def _add_vms(self, backups: Iterable[BackupRecord]) -> NodeId:
         path = b"vms"
@@ -82,6 +88,7 @@ class Namespace:
 
     def _add_vm(self, parent: bytes, name: bytes, backups: list[BackupRecord]) -> NodeId:
         path = parent + b"/" + name
+        folder = above(path)
         backups = sorted(backups, key=lambda backup: (backup.created_at or _EARLIEST, backup.id))
         seen: Counter[bytes] = Counter()
         children = {}
@@ -90,16 +97,18 @@ class Namespace:
             seen[stamp] += 1
             if seen[stamp] > 1:  # two backups within a second
                 stamp += b"-%d" % seen[stamp]
-            children[stamp] = self._add_link(path, stamp, backup)
-        children[b"latest"] = self._add_link(path, b"latest", backups[-1])
+            children[stamp] = self._add_link(folder, path, stamp, backup)
+        children[b"latest"] = self._add_link(folder, path, b"latest", backups[-1])
         time_ns = self._time_ns(backups[-1].created_at)
-        return self._put(Above(above(path), above(parent), name, time_ns, children=children))
+        return self._put(Above(folder, above(parent), name, time_ns, children=children))
 
-    def _add_link(self, parent: bytes, name: bytes, backup: BackupRecord) -> NodeId:
+    def _add_link(
+        self, parent: NodeId, parent_path: bytes, name: bytes, backup: BackupRecord
+    ) -> NodeId:
         target = b"../../backups/" + safe_name(backup.id)
-        node = above(parent + b"/" + name)
+        node = above(parent_path + b"/" + name)
         time_ns = self._time_ns(backup.created_at)
-        return self._put(Above(node, above(parent), name, time_ns, target=target))
+        return self._put(Above(node, parent, name, time_ns, target=target))
 
     def _put(self, node: Above) -> NodeId:
         other = self._nodes.setdefault(node.node, node)

@@ -26,9 +26,7 @@ def backup(
         name,
         vm,
         time,
-        tuple(
-            DiskRecord(next(_numbers), name, index, Path(f"/srv/{index}.qcow2")) for index in disks
-        ),
+        tuple(DiskRecord(next(_numbers), name, index, f"/srv/{index}.qcow2") for index in disks),
     )
 
 

@@ -90,7 +90,7 @@ async def test_what_was_missing_is_looked_for_again_after_a_minute(
     both = [disks[0], late]
     async with running_pool(disks=both) as pool:
         assert await read(pool, disks[0]) == CONTENT[: 3 * MIB]
-        late.qcow2_path.write_bytes(disks[1].qcow2_path.read_bytes())
+        late.path.write_bytes(disks[1].path.read_bytes())
         assert await read(pool, disks[0]) == CONTENT[: 3 * MIB], "not each time"
         mock_clock.jump(59)
         assert await read(pool, disks[0]) == CONTENT[: 3 * MIB]
