@@ -284,7 +284,7 @@ class SqlCatalogContract(CatalogContract):
             "UPDATE backup_disks SET size_gb = 77 WHERE id = :id",
             "UPDATE backup_disks SET vmware_disk_key = 77 WHERE id = :id",
             "UPDATE backup_disks SET disk_index = 77 WHERE id = :id",
-            "UPDATE backup_disks SET status = 'deleting' WHERE id = :id",
+            "UPDATE backup_disks SET status = 'failed' WHERE id = :id",
             "UPDATE backup_jobs SET created_at = '2024-02-29 01:02:03' WHERE id = :backup",
             "UPDATE vm_backup_contexts SET vm_name = 'other' WHERE context_id ="
             " (SELECT vm_backup_context_id FROM backup_jobs WHERE id = :backup)",
@@ -297,14 +297,8 @@ class SqlCatalogContract(CatalogContract):
     ) -> None:
         before = list(catalog.backups())
         disk = before[0].disks[0]
-        database(
-            change,
-            **{
-                name: value
-                for name, value in (("id", disk.id), ("backup", disk.backup_id))
-                if f":{name}" in change
-            },
-        )
+        values = {"id": disk.id, "backup": disk.backup_id}
+        database(change, **{name: values[name] for name in values if f":{name}" in change})
         assert list(catalog.backups()) != before
 
     def test_a_backup_of_an_unknown_vm_at_an_unknown_time_appears(
@@ -329,7 +323,7 @@ class SqlCatalogContract(CatalogContract):
         assert "names no file for disk 1" in caplog.text
 
     def test_all_backups_are_one_query_and_a_check_whether_any_changed(
-        self, catalog: Catalog, database: Database
+        self, catalog: Catalog
     ) -> None:
         statements: list[str] = []
 
