@@ -105,6 +105,7 @@ async def _serve(
     status = Status(settings.mountpoint, datetime.now(UTC), refresher, pool)
     app = make_app(status, tree, pool)
     mount = Mount(tree, settings.mountpoint, settings.request_timeout)
+    refresher.tell = mount.forget
 
     def mounted() -> None:
         count = len(tree.namespace.backups)

@@ -6,6 +6,7 @@ Owns the records that the layers above share. Must not know where they come from
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 
 
@@ -26,6 +27,14 @@ class DiskRecord:
     def path(self) -> Path:
         """The image's file. Not kept: a catalog has very many disks, and few of them are used."""
         return Path(self.qcow2_path)
+
+    @property
+    def generation(self) -> int:
+        """A number of 31 bits for what the disk is, more than 0 and the same in every daemon. It
+        is another one when a row of the catalog comes to mean another image."""
+        about = f"{self.backup_id}\0{self.disk_index}\0{self.qcow2_path}"
+        digest = blake2b(about.encode("utf-8", "surrogateescape"), digest_size=4).digest()
+        return int.from_bytes(digest) >> 1 or 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,6 +266,15 @@ def status(ctx: click.Context, as_json: bool) -> None:
 
 
 @main.command()
+@json_option
+@click.pass_context
+def reload(ctx: click.Context, as_json: bool) -> None:
+    """Ask the catalog now for what is new and what has gone, instead of within half a minute."""
+    answer = _daemon(ctx).call("POST", "reload")
+    show.as_json(answer) if as_json else show.reloaded(answer)
+
+
+@main.command()
 @click.argument("backup", shell_complete=_complete_backup)
 @json_option
 @click.pass_context

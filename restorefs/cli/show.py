@@ -72,6 +72,15 @@ def status(told: dict[str, Any]) -> None:
         )
 
 
+def reloaded(told: dict[str, Any]) -> None:
+    """Print what asking the catalog gave."""
+    for mark, names in (("+", told["added"]), ("-", told["removed"])):
+        for name in names:
+            click.echo(f"{mark} {printable(name)}")
+    new, gone = len(told["added"]), len(told["removed"])
+    click.echo(f"{told['backups']} backups, {told['disks']} disks: {new} new, {gone} gone")
+
+
 def disks(told: dict[str, Any]) -> None:
     """Print everything that is on a backup's disks."""
     console = _console()

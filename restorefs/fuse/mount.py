@@ -11,15 +11,19 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import trio
+
 from restorefs.errors import ConfigError, StorageError
 from restorefs.fuse import device
 from restorefs.fuse.operations import Operations
+from restorefs.fuse.protocol import forget_attributes, forget_name
 from restorefs.fuse.server import Server
+from restorefs.tree.namespace import Changes
 from restorefs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -75,6 +79,7 @@ class Mount:
         self._mountpoint = mountpoint
         self._request_timeout = request_timeout
         self._server: Server | None = None
+        self._fd: int | None = None
         self._stopping = False
 
     async def serve(self, ready: Callable[[], None]) -> None:
@@ -96,6 +101,7 @@ class Mount:
             ) from error
         with self._left(fd):
             device.agree(fd, _MAX_BACKGROUND)
+            self._fd = fd
             _tune(self._mountpoint)
             handlers = Operations(self._tree).handlers
             self._server = Server(fd, handlers, self._request_timeout)
@@ -119,13 +125,38 @@ class Mount:
                 if (unmounts or self._stopping) and _mounted(self._mountpoint) is not None:
                     _unmount(self._mountpoint)
             finally:
+                self._fd = None
                 os.close(fd)
+
+    async def forget(self, changes: Changes) -> None:
+        """Have the kernel forget what has changed above the guests, and with it all that it keeps
+        of what was below. In a thread: the kernel may wait for somebody who waits for us."""
+        if self._fd is not None:
+            messages = [forget_name(parent, name) for parent, name in changes.names]
+            messages += [forget_attributes(node) for node in changes.folders]
+            own = os.dup(self._fd)  # the number of the other may come to mean another file
+            await trio.to_thread.run_sync(_send, own, messages, abandon_on_cancel=True)
 
     def stop(self) -> None:
         """Take no more requests; serve() returns when those under way are answered."""
         self._stopping = True
         if self._server is not None:
             self._server.stop()
+
+
+def _send(fd: int, messages: Iterable[bytes]) -> None:
+    """Send messages to the kernel, and close the descriptor."""
+    try:
+        for message in messages:
+            try:
+                os.write(fd, message)
+            except OSError as error:
+                if error.errno in (errno.ENODEV, errno.ENOTCONN):
+                    return  # unmounted
+                if error.errno != errno.ENOENT:  # the kernel knows nothing of it
+                    log.warning("the kernel keeps what has changed: %s", error.strerror)
+    finally:
+        os.close(fd)
 
 
 def _tune(mountpoint: Path) -> None:

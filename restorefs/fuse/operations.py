@@ -80,12 +80,12 @@ class Operations:
                 raise
             request.reply(protocol.absent_out(GUEST_TTL))  # remembered, too
         else:
-            node, attributes, ttl, _ = entry
+            node, attributes, ttl, _, generation = entry
             assert attributes is not None, "only a listing leaves them out"
-            request.reply(protocol.entry_out(node, attributes, ttl))
+            request.reply(protocol.entry_out(node, generation, attributes, ttl))
 
     async def _getattr(self, request: Request) -> None:
-        node, attributes, ttl, _ = await self._tree.getattr(request.node)
+        node, attributes, ttl, *_ = await self._tree.getattr(request.node)
         assert attributes is not None, "only a listing leaves them out"
         request.reply(protocol.attr_out(node, attributes, ttl))
 

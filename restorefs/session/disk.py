@@ -113,10 +113,14 @@ class AttachedDisk:
     try_again_at: float = math.inf
     notes: list[str] = field(default_factory=list)
     options: GuestOptions = DEFAULT_OPTIONS
+    generation: int = field(init=False)
     attached_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_access: float = field(default_factory=trio.current_time)
     in_use: int = 0
     idle: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.generation = self.record.generation
 
     @property
     def whole(self) -> Content | None:

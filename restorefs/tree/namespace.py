@@ -8,7 +8,7 @@ attaches.
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -35,6 +35,21 @@ class Above:
     disk: DiskRecord | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a new namespace takes back of an old one.
+
+    names: those that are gone or mean something else, each with its folder. folders: those whose
+    attributes or names are others. gone: disks that left the catalog or changed in it. replaced:
+    those of them whose id means another image now.
+    """
+
+    names: Sequence[tuple[NodeId, bytes]]
+    folders: Collection[NodeId]
+    gone: Sequence[int]
+    replaced: Sequence[int]
+
+
 class Namespace:
     """All nodes above the guests, and the disks by id."""
 
@@ -51,6 +66,30 @@ class Namespace:
 
     def get(self, node: NodeId) -> Above | None:
         return self._nodes.get(node)
+
+    def changes_since(self, before: "Namespace") -> "Changes":
+        """Say what whoever has seen `before` must not believe any more. New names are no change:
+        nobody keeps that a name is not there."""
+        names: list[tuple[NodeId, bytes]] = []
+        folders: set[NodeId] = set()
+        for node, old in before._nodes.items():
+            new = self._nodes.get(node)
+            if new is None or (new.target, new.disk) != (old.target, old.disk):
+                if old.parent in self._nodes:  # else it goes with its folder
+                    names.append((old.parent, old.name))
+                    folders.add(old.parent)
+            elif new.time_ns != old.time_ns or new.children != old.children:
+                folders.add(node)
+        gone = [
+            disk_id for disk_id, disk in before.disks.items() if self.disks.get(disk_id) != disk
+        ]
+        replaced = [
+            disk_id
+            for disk_id in gone
+            if disk_id in self.disks
+            and self.disks[disk_id].generation != before.disks[disk_id].generation
+        ]
+        return Changes(names, folders, gone, replaced)
 
     def __iter__(self) -> Iterator[Above]:
         return iter(self._nodes.values())
