@@ -62,6 +62,7 @@ class Settings:
     umask: int | None = None
     show_system_files: bool = False
     oem_codepage: str = "cp437"
+    deny_comm: tuple[str, ...] = ()
     runtime_dir: Path = field(default_factory=default_runtime_dir)
 
     @property

@@ -104,7 +104,7 @@ async def _serve(
         log.warning("removed %d attach records that a crashed daemon left behind", left)
     status = Status(settings.mountpoint, datetime.now(UTC), refresher, pool)
     app = make_app(status, tree, pool)
-    mount = Mount(tree, settings.mountpoint, settings.request_timeout)
+    mount = Mount(tree, settings.mountpoint, settings.request_timeout, settings.deny_comm)
     refresher.tell = mount.forget
 
     def mounted() -> None:

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from restorefs.errors import CatalogError, ConfigError
 
@@ -109,7 +110,8 @@ def _sqlite_engine(path: Path, *, create: bool) -> Engine:
             database=f"file:{quote(str(path))}",
             query={"mode": mode, "uri": "true"},
         ),
-        pool_size=1,
+        # Opened anew each time: the file may have been replaced.
+        poolclass=NullPool,
         connect_args={"timeout": LOCK_SECONDS},
     )
 

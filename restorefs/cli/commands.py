@@ -13,7 +13,7 @@ import click
 
 import restorefs
 from restorefs.cli import show
-from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Size
+from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Names, Size
 from restorefs.cli.text import PrintableFormatter, printable
 from restorefs.config import Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
@@ -141,6 +141,14 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     default="cp437",
     show_default=True,
     help="The character set of short names on FAT, such as cp850 or cp866.",
+)
+@click.option(
+    "--deny-comm",
+    type=Names(),
+    default=(),
+    metavar="NAME,...",
+    help="Programs that may not look inside disks, such as updatedb,tracker-miner-fs: they would"
+    " attach every one.",
 )
 @click.option(
     "--cache-size", type=Size(), default="256M", show_default=True, help="Memory for what was read."

@@ -61,6 +61,7 @@ def describe_attachment(disk: AttachedDisk, idle_timeout: float) -> Json:
         "backup_id": disk.record.backup_id,
         "disk_index": disk.record.disk_index,
         "filesystems": disk.filesystems.split(",") if disk.filesystems else [],
+        "attached_for": disk.attached_for and disk.attached_for._asdict(),
         "shares_volumes_with": sorted(
             other.record.disk_index for other in disk.unit if other is not disk
         ),

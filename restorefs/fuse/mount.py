@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -73,8 +73,16 @@ def _unmount(mountpoint: Path) -> None:
 class Mount:
     """One mount."""
 
-    def __init__(self, tree: Tree, mountpoint: Path, request_timeout: float) -> None:
-        """`request_timeout` in seconds bounds every request; math.inf where the kernel does not."""
+    def __init__(
+        self,
+        tree: Tree,
+        mountpoint: Path,
+        request_timeout: float,
+        denied: Collection[str] = (),
+    ) -> None:
+        """`request_timeout` in seconds bounds every request; math.inf where the kernel does not.
+        denied: names of programs that may not look inside disks."""
+        self._denied = denied
         self._tree = tree
         self._mountpoint = mountpoint
         self._request_timeout = request_timeout
@@ -103,7 +111,7 @@ class Mount:
             device.agree(fd, _MAX_BACKGROUND)
             self._fd = fd
             _tune(self._mountpoint)
-            handlers = Operations(self._tree).handlers
+            handlers = Operations(self._tree, self._denied).handlers
             self._server = Server(fd, handlers, self._request_timeout)
             ready()
             await self._server.run()
