@@ -515,8 +515,8 @@ def xfs_small(image: Path) -> None:
     with writable(image) as root:
         base = os.fsencode(root)
         make_links(tree.folder(base, b"block"), 20)
-        make_links(tree.folder(base, b"leaf"), 60)
-        make_links(tree.folder(base, b"node"), 300)
+        make_links(tree.folder(base, b"leaf"), 150)
+        make_links(tree.folder(base, b"node"), 700)
         tree.folder(base, b"empty")
         tree.write(base + b"/list", (0, b"first"), (5000, b"second"), (20_000, b"third"))
         tree.write(base + b"/tree", *((2 * n * 1024, b"%d" % n) for n in range(80)))
