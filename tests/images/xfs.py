@@ -77,7 +77,11 @@ class Images:
         require_root()
         path = self._folder / f"{name}.img"
         if not path.exists():
-            RECIPES[name].build(path)
+            try:
+                RECIPES[name].build(path)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
             path.chmod(0o444)
         return path
 
@@ -334,6 +338,39 @@ def xfs_inode_2048(image: Path) -> None:
     with writable(image) as root:
         make_everything(root, 4096)
         make_many_attributes(os.fsencode(root))
+
+
+@recipe
+def xfs_64k_blocks(image: Path) -> None:
+    """Blocks that are larger than this machine's pages."""
+    mkfs(image, "-b", "size=65536", size=512 * MIB)
+    with writable(image) as root:
+        make_everything(root, 65536)
+        make_many_attributes(os.fsencode(root))
+
+
+@recipe
+def xfs_striped(image: Path) -> None:
+    """Stripes, also of the log; its last record is written in large pieces."""
+    mkfs(image, "-d", "su=64k,sw=4", "-l", "size=64m,su=256k", size=640 * MIB)
+    with writable(image, ",logbsize=256k") as root:
+        make_everything(root, 4096)
+
+
+@recipe
+def xfs_many_inodes(image: Path) -> None:
+    """A tree of inodes with two levels."""
+    mkfs(
+        image, "-b", "size=1024", "-d", "agcount=1", "-l", "size=4m", "--unsupported",
+        size=128 * MIB,
+    )  # fmt: skip
+    with writable(image) as root:
+        folder = tree.folder(os.fsencode(root), b"files")
+        for number in range(4500):
+            tree.write(b"%s/%d" % (folder, number))
+        for number in range(0, 4500, 3):
+            os.unlink(b"%s/%d" % (folder, number))
+    assert field(image, "agi 0", "level") == 2
 
 
 @recipe

@@ -119,7 +119,7 @@ class BlockMap:
     ) -> None:
         """Add the records below a node that are about blocks from `first` up to `end`."""
         if isinstance(node, ExtentLeaf):
-            records += [each for each in node.records if each.start < end and each.end > first]
+            records += node.about(first, end)
             if len(records) > self._volume.limits.extents_per_map:
                 raise DamagedError(f"inode {self._inode} lies in too many pieces")
             return

@@ -92,14 +92,7 @@ async def _positions(folder: Folder, hash_: int) -> list[Position]:
         if isinstance(node, IndexLeaf):
             break
         level = node.level
-        child = next(
-            (
-                block
-                for last, block in zip(node.hashes, node.children, strict=True)
-                if last >= hash_
-            ),
-            None,
-        )
+        child = node.first_with(hash_)
         if child is None:
             return []
         node = await folder.index(child)
