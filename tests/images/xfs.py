@@ -293,8 +293,8 @@ def xfs_1k(image: Path) -> None:
         make_large_folders(base, 3000)
         every_second = ((2 * n * 1024, b"%d" % n) for n in range(3000))
         tree.write(base + b"/deep-extents", *every_second)
-    inode = next_inode(image, "/deep-extents")
-    assert field(image, f"inode {inode}", "u3.bmbt.level") == 2
+    for path, levels in (("/deep-extents", 2), ("/one", 1), ("/other", 1)):
+        assert field(image, f"inode {next_inode(image, path)}", "u3.bmbt.level") == levels
 
 
 def next_inode(image: Path, path: str) -> int:
@@ -533,6 +533,20 @@ def xfs_dirty(image: Path) -> None:
     with writable(image) as root:
         make_everything(root, 4096)
     copy_while_mounted(image)
+
+
+@recipe
+def xfs_frozen(image: Path) -> None:
+    """As a snapshot of a machine that was asked to hold still."""
+    mkfs(image)
+    with writable(image) as root:
+        make_everything(root, 4096)
+        run("fsfreeze", "--freeze", root)
+        try:
+            run("cp", "--sparse=always", image, image.with_suffix(".copy"))
+        finally:
+            run("fsfreeze", "--unfreeze", root)
+    image.with_suffix(".copy").replace(image)
 
 
 @recipe_with_log

@@ -35,7 +35,7 @@ from tests.real.test_ext_manifest import created_ns
 from tests.real.xfs_trees import copy_of, expected_tree, found_tree, opened
 from tests.tools import require, run
 
-DIRTY = ("xfs_dirty", "xfs_external_dirty")
+DIRTY = ("xfs_dirty", "xfs_external_dirty", "xfs_frozen")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -199,6 +199,19 @@ async def test_realtime_files_are_refused_by_name(xfs_images: Images, tmp_path: 
         assert await fs.xattrs(inode)
         with pytest.raises(UnsupportedError, match="realtime"):
             await fs.map(inode, 0, 1)
+
+
+async def test_files_of_the_file_system_s_own_are_not_shown(
+    xfs_images: Images, tmp_path: Path
+) -> None:
+    """With metadir, they are marked so (di_flags2, 0x20)."""
+    image = copy_of(xfs_images("xfs_small"), tmp_path)
+    inode = next_inode(image, "/list")
+    flags = field(image, f"inode {inode}", "v3.flags2")
+    xfs_db(image, f"inode {inode}", f"write -d v3.flags2 {flags | 0x20:#x}", write=True)
+    async with opened(image) as (fs, _):
+        with pytest.raises(NotFoundError):
+            await fs.attributes(inode)
 
 
 async def test_what_is_in_need_of_repair_is_read_and_said(
