@@ -226,7 +226,7 @@ async def test_what_is_in_need_of_repair_is_read_and_said(
     assert_same_tree(expected_tree(xfs_images("xfs_small"), "xfs_small"), found)
 
 
-@pytest.mark.parametrize("damage", ["checksum", "all", "geometry"])
+@pytest.mark.parametrize("damage", ["checksum", "signature", "all", "geometry"])
 async def test_a_damaged_superblock_is_replaced_by_a_copy(
     damage: str, xfs_images: Images, tmp_path: Path
 ) -> None:
@@ -234,6 +234,7 @@ async def test_a_damaged_superblock_is_replaced_by_a_copy(
     image = copy_of(xfs_images(name), tmp_path)
     what = {
         "checksum": (140, b"\xff\xff"),
+        "signature": (0, bytes(4)),
         "all": (0, bytes(512)),
         "geometry": (84, b"\xff\xff\xff\xff"),
     }
@@ -246,9 +247,10 @@ async def test_a_damaged_superblock_is_replaced_by_a_copy(
 
 async def test_a_copy_that_was_left_behind_is_nobodys(xfs_images: Images, tmp_path: Path) -> None:
     image = copy_of(xfs_images("xfs_default"), tmp_path)
-    patch(image, 0, b"somebody else's first sector")
-    with FileDevice(image) as device:
-        assert await XfsFilesystem.probe(device) is None
+    for start in (b"somebody else's first sector".ljust(512), bytes(64 << 10)):
+        patch(image, 0, start)
+        with FileDevice(image) as device:
+            assert await XfsFilesystem.probe(device) is None
 
 
 async def test_inodes_that_never_were(xfs_images: Images) -> None:

@@ -19,7 +19,9 @@ SMALLEST_SUPERBLOCK: ByteLength = 512
 LARGEST_SUPERBLOCK: ByteLength = 32_768
 """A superblock fills a sector, of sb_sectsize bytes."""
 
+UUID_PLACE = slice(32, 48)  # sb_uuid
 _CRC_OFFSET = 224  # sb_crc
+_FREE_SPACE_MAGIC = b"XAGF"
 _LATEST_VERSION = 5
 
 # sb_blocksize, sb_dblocks, (sb_rblocks, sb_rextents), sb_uuid, sb_logstart, sb_rootino,
@@ -192,6 +194,12 @@ def decode_superblock(raw: bytes, *, is_copy: bool = False) -> Superblock:
     if sizes != (1 << block_bits, 1 << inode_bits, 1 << per_block_bits, per_block_bits):
         raise DamagedError("the superblock contradicts itself")
     return superblock
+
+
+def has_free_space_header(start: bytes) -> bool:
+    """Say whether the first group's second sector is as it should be ("AG Free Space Management",
+    AGF), whatever became of the first one."""
+    return any(start[1 << bits :].startswith(_FREE_SPACE_MAGIC) for bits in range(9, 16))
 
 
 class Glance(NamedTuple):
