@@ -41,6 +41,11 @@ class Node(NamedTuple):
     keys: Sequence[int]
     children: Sequence[int]
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first key, and one behind the last."""
+        return self.keys[0], self.keys[-1] + 1
+
     def from_child(self, key: int) -> int:
         """Return the index of the child below which a key is, if it is anywhere."""
         return max(0, bisect_right(self.keys, key) - 1)
@@ -48,6 +53,11 @@ class Node(NamedTuple):
 
 class ExtentLeaf(NamedTuple):
     records: Sequence[ExtentRecord]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first block of the file that a record is about, and the one behind the last."""
+        return (self.records[0].start, self.records[-1].end) if self.records else (0, 0)
 
     def about(self, first: int, end: int) -> Sequence[ExtentRecord]:
         """Return the records from which something of the blocks from `first` up to `end` may be

@@ -199,7 +199,7 @@ def decode_superblock(raw: bytes, *, is_copy: bool = False) -> Superblock:
 def has_free_space_header(start: bytes) -> bool:
     """Say whether the first group's second sector is as it should be ("AG Free Space Management",
     AGF), whatever became of the first one."""
-    return any(start[1 << bits :].startswith(_FREE_SPACE_MAGIC) for bits in range(9, 16))
+    return any(start.startswith(_FREE_SPACE_MAGIC, 1 << bits) for bits in range(9, 16))
 
 
 class Glance(NamedTuple):
