@@ -31,6 +31,7 @@ _LATER_GROUPS = (1, 2, 3)
 _USUAL_BLOCK_SIZE = 4096
 _USUAL_GROUPS = 4
 _SUPPORTED_VERSIONS = (4, 5)
+_DIRTY = "journal needs recovery"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,8 +167,8 @@ async def describe_log(identity: Identity, superblock: Superblock, log: BlockDev
 
 def _with_log(identity: Identity, superblock: Superblock, clean: bool | None) -> Identity:
     notes = identity.notes
-    if clean is False:
-        notes = (*notes, "journal needs recovery")
+    if clean is False and _DIRTY not in notes:
+        notes = (*notes, _DIRTY)
     if superblock.incompat & f.INCOMPAT_NEEDS_REPAIR:
         clean = False
     return replace(identity, clean=clean, notes=notes)
