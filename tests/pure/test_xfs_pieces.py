@@ -311,3 +311,15 @@ def test_an_index_leaf_is_of_its_version() -> None:
     assert decode_index(bytes(block), False) == IndexLeaf((), (), 0)
     with pytest.raises(DamagedError):
         decode_index(bytes(block), True)
+
+
+def test_a_short_attribute_at_the_very_end_of_a_block() -> None:
+    block = bytearray(1024)
+    block[8:10] = b"\x3b\xee"
+    block[56:58] = (1).to_bytes(2, "big")
+    block[80:88] = struct.pack(">IHBB", 0, 1018, 1, 0)
+    block[1018:] = struct.pack(">HB", 0, 3) + b"end"
+    assert [tuple(found) for found in decode_leaf(bytes(block), True)] == [(b"user.end", b"")]
+    block[1018 + 2] = 4
+    with pytest.raises(DamagedError):
+        decode_leaf(bytes(block), True)

@@ -35,7 +35,7 @@ from tests.real.test_ext_manifest import created_ns
 from tests.real.xfs_trees import copy_of, expected_tree, found_tree, opened
 from tests.tools import require, run
 
-DIRTY = ("xfs_dirty", "xfs_external_dirty", "xfs_frozen")
+DIRTY = ("xfs_dirty", "xfs_external_dirty", "xfs_frozen", "xfs_aged_dirty")
 
 
 @pytest.mark.parametrize("name", RECIPES)
