@@ -13,7 +13,7 @@ from tests.images.xfs import Images, block_offset, blocks_of, field
 from tests.manifest import Manifest, assert_same_tree, manifest_of_guest
 from tests.real.xfs_trees import expected_tree
 
-ROUNDS = 6
+ROUNDS = 4
 MUTANTS = 20
 NAME = "xfs_small"
 
