@@ -6,7 +6,7 @@ from contextlib import suppress
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Piece, Place
 from restorefs.errors import DamagedError, StorageError
 
-_SMALLEST: ByteLength = 4096
+_SMALLEST: ByteLength = 512
 """A range of this size is not cut any more to be read from different copies."""
 
 

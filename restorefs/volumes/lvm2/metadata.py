@@ -24,12 +24,23 @@ _NAME = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of a volume's extents. start, count: extents. keys: what else the text says of it."""
+    """A run of a volume's extents. start, count: extents. type: may end with flags, each after a
+    "+". keys: what else the text says of it."""
 
     start: int
     count: int
     type: str
     keys: Section
+
+    @property
+    def kind(self) -> str:
+        """The type without its flags."""
+        return self.type.partition("+")[0]
+
+    @property
+    def flags(self) -> frozenset[str]:
+        """The flags of its type."""
+        return frozenset(self.type.split("+")[1:])
 
     def number(self, key: str, default: int | None = None) -> int:
         """Return a number that is not negative. Raises DamagedError."""

@@ -49,12 +49,12 @@ class _Leg:
 
 async def make_raid0(builder: Builder, volume: LogicalVolume, segment: Segment) -> BlockDevice:
     """RAID 0 has nothing that could be out of date; its metadata only tells of reshaping."""
-    if segment.type == "raid0":
+    if segment.kind == "raid0":
         names = segment.names("raid0_lvs")
         images = [await builder.part(volume, name) for name in _few(volume, names)]
     else:
         legs = await _legs(builder, volume, segment)
-        images = [_data(leg) for leg in legs]
+        images = [leg.image for leg in legs]
     if segment.number("stripe_count") != len(images):
         raise DamagedError(f"the logical volume {volume.name} has {len(images)} stripes")
     chunk = segment.number("stripe_size") * SECTOR
@@ -74,7 +74,9 @@ async def make_raid(builder: Builder, volume: LogicalVolume, segment: Segment) -
     for index, leg in enumerate(legs):
         leg.why = leg.why or _why_not(leg, index, newest)
     images = [_up_to_date(volume, leg, index) for index, leg in enumerate(legs)]
-    size = builder.size_of(segment)
+    size = _size(builder, volume, segment, newest)
+    if newest.level in (1, 10):
+        builder.notes += _lost(volume, legs, newest)
     if newest.level == 1:
         return Mirrored(_synchronised(images, newest.synchronised * SECTOR, newest.failed), size)
     chunk = newest.chunk * SECTOR
@@ -124,7 +126,7 @@ def _check(volume: LogicalVolume, segment: Segment, newest: Superblock, count: i
     """Raise DamagedError where superblock and text contradict each other: one of them was not
     written yet when the snapshot was made, and the bytes would be in the wrong order."""
     level, layout = newest.level, newest.layout
-    named = _SHORT.get(segment.type, segment.type)
+    named = _SHORT.get(segment.kind, segment.kind)
     if level == 1:
         said = ["raid1"]
     elif level == 10:
@@ -137,7 +139,7 @@ def _check(volume: LogicalVolume, segment: Segment, newest: Superblock, count: i
         # With one data chunk in a row all layouts are the same, which conversions make use of.
     if named not in said or newest.legs != count:
         raise DamagedError(
-            f"the logical volume {volume.name} is {segment.type} on {count} legs, its metadata"
+            f"the logical volume {volume.name} is {segment.kind} on {count} legs, its metadata"
             f" says level {level}, layout {layout}, on {newest.legs} legs"
         )
     if level != 1 and newest.chunk != segment.number("stripe_size"):
@@ -161,7 +163,7 @@ def _up_to_date(volume: LogicalVolume, leg: _Leg, index: int) -> BlockDevice:
     """Return a leg's data, as far as it is up to date; the rest of it raises StorageError."""
     if leg.superblock is None or leg.why:
         return not_there(leg.image.size, f"leg {index} of {volume.name} is not used: {leg.why}")
-    image = _data(leg)
+    image = leg.image
     rebuilt = leg.superblock.rebuilt * SECTOR
     if leg.superblock.rebuilt == ALL or rebuilt >= image.size:
         return image
@@ -169,11 +171,28 @@ def _up_to_date(volume: LogicalVolume, leg: _Leg, index: int) -> BlockDevice:
     return concatenated([Window(image, 0, rebuilt), rest]) if rebuilt else rest
 
 
-def _data(leg: _Leg) -> BlockDevice:
-    """Return where a leg's data is: reshaping leaves room before it, or behind it."""
-    superblock = leg.superblock
-    start = superblock.data_offset * SECTOR if superblock is not None else 0
-    return Window(leg.image, start, leg.image.size - start) if start else leg.image
+def _lost(volume: LogicalVolume, legs: Sequence[_Leg], newest: Superblock) -> list[str]:
+    """Return a note where a copy is missing that the others do not call failed: if it was these
+    that had failed, nothing at hand says so."""
+    lost = [
+        n for n, leg in enumerate(legs) if leg.superblock is None and not newest.failed >> n & 1
+    ]
+    numbers = ", ".join(str(number) for number in lost)
+    return [f"{volume.name}: leg {numbers} is missing, and may have been newer"] if lost else []
+
+
+def _size(
+    builder: Builder, volume: LogicalVolume, segment: Segment, newest: Superblock
+) -> ByteLength:
+    """Return how many bytes of data an array has: the text counts the room for reshaping too, on
+    each leg with data."""
+    near = newest.layout & 0xFF
+    lacking = {1: newest.legs - 1, 6: 2, 10: newest.legs - newest.legs // max(near, 1)}
+    data = newest.legs - lacking.get(newest.level, 1)
+    extents = segment.count - segment.number("reshape_count", 0) * data
+    if extents <= 0:
+        raise DamagedError(f"the logical volume {volume.name} is all room for reshaping")
+    return extents * builder.extent_size
 
 
 def _synchronised(images: Sequence[BlockDevice], end: ByteLength, failed: int) -> list[BlockDevice]:

@@ -163,7 +163,7 @@ def _type_name(volume: LogicalVolume) -> str:
     kinds = []
     for segment in volume.segments:
         linear = segment.type == "striped" and segment.keys.get("stripe_count") == 1
-        kinds.append("linear" if linear else segment.type)
+        kinds.append("linear" if linear else segment.kind)
     return ", ".join(dict.fromkeys(kinds)) or "unknown"
 
 

@@ -62,7 +62,7 @@ tell() { echo "@sum $1/$2 $(blockdev --getsize64 /dev/$1/$2) $(sha256sum < /dev/
 settle() {
   n=0
   while lvs -a --noheadings -o lv_name,copy_percent $1 | awk 'NF == 2 && $2 < 100' | grep -q .; do
-    n=$((n+1)); [ $n -gt 300 ] && echo "FAILED settle" && break
+    n=$((n+1)); [ $n -gt 60 ] && echo "FAILED settle" && break
     sleep 0.2
   done
 }
@@ -121,14 +121,18 @@ def boot(initramfs: Path, disks: list[Path], seconds: float) -> str:
             "-drive", f"if=none,id=disk{number},format=raw,file={disk},cache=unsafe",
             "-device", f"virtio-blk-pci,drive=disk{number},id=vd{number}",
         ]  # fmt: skip
-    return run(
+    command = [
         "qemu-system-x86_64", "-accel", "tcg", "-machine", "q35", "-cpu", "max", "-m", "768",
         "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio",
         "-kernel", kernel(), "-initrd", initramfs,
         "-append", "console=ttyS0 panic=-1 loglevel=4 tsc=reliable mitigations=off nokaslr",
         *drives,
-        timeout=seconds, stdin=subprocess.DEVNULL,
-    ).replace("\r\n", "\n")  # fmt: skip
+    ]  # fmt: skip
+    try:
+        return run(*command, timeout=seconds, stdin=subprocess.DEVNULL).replace("\r\n", "\n")
+    except subprocess.TimeoutExpired as error:
+        told = (error.stdout or b"").decode(errors="replace")[-6000:]
+        raise AssertionError(f"the machine did not end in {seconds:g} s:\n{told}") from None
 
 
 def pack(disks: list[Path], target: Path) -> None:
