@@ -1,4 +1,4 @@
-"""Which volume schemes there are, and what divides a disk.
+"""Which volume and group schemes there are, and what divides a disk.
 
 Owns the order in which schemes are asked. Must not know any format. Any number of disks may be
 read at once; nothing is kept.
@@ -7,10 +7,15 @@ read at once; nothing is kept.
 from restorefs.block.base import BlockDevice
 from restorefs.volumes.base import WHOLE_DISK_INDEX, Volume, VolumeScheme, VolumeTable
 from restorefs.volumes.gpt import Gpt
+from restorefs.volumes.groups import GroupScheme
+from restorefs.volumes.lvm2.scheme import Lvm2
 from restorefs.volumes.mbr import Mbr
 
 SCHEMES: tuple[type[VolumeScheme], ...] = (Gpt, Mbr)
 """GPT first: its disks start with an MBR that only says so."""
+
+GROUP_SCHEMES: tuple[type[GroupScheme], ...] = (Lvm2,)
+"""What makes volumes of members that may lie on several disks."""
 
 
 async def read_table(device: BlockDevice) -> VolumeTable:

@@ -8,6 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
+import trio
+
 from restorefs.block.base import BlockDevice
 from restorefs.errors import DamagedError, RestoreError
 from restorefs.volumes.groups import Group, GroupScheme, GroupVolume, Member
@@ -90,6 +92,7 @@ async def _assemble(group: VolumeGroup, members: Sequence[Member]) -> Group:
     snapshots = _snapshots(group)
     merging = _merging(group)
     for volume in group.volumes.values():
+        await trio.lowlevel.checkpoint()  # there may be thousands
         try:
             check_name(volume.name)
         except DamagedError as error:  # before anything else: it must not become a folder
