@@ -198,7 +198,7 @@ async def test_what_is_not_consistent_is_not_computed() -> None:
 
     array = Parity(devices, CHUNK, "raid5_ls", None, consistent)
     assert await array.read(0, 2 * CHUNK) == bytes(range(256)) * 32
-    with pytest.raises(StorageError):
+    with pytest.raises(StorageError, match=r"took it away; the parity of .* is not up to date"):
         await array.read(0, array.size)
 
 

@@ -15,6 +15,7 @@ from tests.real.lvm2_volumes import content_of, group_of, named, said_by_us
 
 REDUNDANT_BY_TWO = {"raid1x3", *(f"raid6_{kind}" for kind in (
     "zr", "nr", "nc", "n_6", "la_6", "ra_6", "ls_6", "rs_6"))}  # fmt: skip
+SETS = ("raid", "thin", "snapshots", "degraded", "syncing", "crashed", "reshaped")
 NOT_REDUNDANT = {"raid0", "raid0_meta", "striped"}
 
 
@@ -22,7 +23,7 @@ def without(name: str, *missing: int) -> list[bytes]:
     return [disk for number, disk in enumerate(disks(name)) if number not in missing]
 
 
-@pytest.mark.parametrize("name", ["raid", "thin", "snapshots", "degraded", "syncing", "reshaped"])
+@pytest.mark.parametrize("name", SETS)
 async def test_volumes_hold_what_the_kernel_read(name: str) -> None:
     found = await said_by_us(await group_of(disks(name)))
     expected = said(name)
@@ -107,6 +108,37 @@ async def test_the_part_of_a_copy_that_is_in_step_is_read() -> None:
     assert await device.read(0, 4096) == whole[:4096]
     with pytest.raises(StorageError):
         await device.read(device.size - 4096, 4096)
+
+
+@pytest.mark.parametrize("missing", range(5))
+async def test_after_a_crash_nothing_is_computed_from_parity_where_it_may_be_wrong(
+    missing: int,
+) -> None:
+    """The power went during writes to the first 88 KiB of each volume."""
+    group = await group_of(without("crashed", missing))
+    (lost,) = group.wanted - group.present
+    whole = await group_of(disks("crashed"))
+    for name in ("raid5", "raid6"):
+        volume, device = named(whole, name), named(group, name).device
+        content = await content_of(volume)
+        assert device is not None
+        assert await device.read(1 << 20, 1 << 18) == content[1 << 20 :][: 1 << 18], "untouched"
+        if lost in volume.members:
+            with pytest.raises(StorageError, match="parity"):
+                await device.read(0, 128 << 10)
+        else:
+            assert await device.read(0, len(content)) == content
+    for name in ("raid1", "raid10", "mirror"):
+        expected = await content_of(named(whole, name))
+        assert await content_of(named(group, name)) == expected, "of any copy that is there"
+
+
+async def test_what_is_being_reshaped_is_refused_by_name() -> None:
+    group = await group_of(disks("reshaping"))
+    assert {volume.name for volume in group.volumes} == {b"reshaping-fewer", b"reshaping-other"}
+    for volume in group.volumes:
+        assert isinstance(volume.error, UnsupportedError)
+        assert "reshap" in str(volume.error)
 
 
 @pytest.mark.parametrize(
