@@ -15,7 +15,7 @@ import pytest
 from restorefs.block.base import BlockDevice
 from restorefs.errors import DamagedError, RestoreError
 from restorefs.volumes.groups import Group, GroupScheme, GroupVolume
-from tests.contracts.devices import MemoryDevice
+from tests.contracts.devices import MemoryDevice, WatchedDevice
 from tests.images.signatures import SAMPLES
 
 STEP = 1 << 20
@@ -167,6 +167,24 @@ class GroupSchemeContract(ABC):
             except DamagedError:
                 continue
             assert member.uuid, "it is one of the samples of the scheme itself"
+
+    async def test_a_read_that_fails_stays_with_what_needs_it(self) -> None:
+        for contents in self.sets():
+            whole = await digests(await groups_of(self.scheme, contents))
+            watched = [WatchedDevice(MemoryDevice(content)) for content in contents]
+            members = [await self.scheme.read_member(device) for device in watched]
+            before = [device.reads for device in watched]
+            await self.scheme.assemble(members)
+            needed = [device.reads for device in watched]
+            for device, first, last in zip(watched, before, needed, strict=True):
+                for number in {first, (first + last) // 2, last - 1} if last > first else ():
+                    device.fail_at = frozenset({device.reads - first + number})
+                    groups = await self.scheme.assemble(members)
+                    device.fail_at = frozenset()
+                    found = await digests(groups)
+                    assert found.keys() == whole.keys()
+                    for key, value in found.items():
+                        assert value in (whole[key], "StorageError")
 
     async def test_no_members_are_no_groups(self) -> None:
         assert list(await self.scheme.assemble([])) == []
