@@ -1,4 +1,4 @@
-"""Each kind of LVM2 volume as a BlockDevice; its content has the SHA-256 that the kernel printed."""
+"""LVM2 volumes of each kind as BlockDevices. The SHA-256 of their content is the kernel's."""
 
 import hashlib
 

@@ -18,7 +18,8 @@ from tests.contracts.mutation import LINE, bounded_processor_time, mutate
 from tests.images.lvm.repair import BLOCK, areas, repaired, text_of, thin_blocks
 from tests.images.lvm.stored import disks
 
-ROUNDS = 4
+ROUNDS = 3
+SETS = ("degraded", "thin", "snapshots", "others", "syncing", "crashed", "nested")
 MUTANTS = 25
 READS = 200_000
 LENGTH = 1 << 30
@@ -78,7 +79,7 @@ async def outcome(contents: list[bytes], what: str) -> str:
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
-@pytest.mark.parametrize("name", ["degraded", "thin", "snapshots", "others", "syncing"])
+@pytest.mark.parametrize("name", SETS)
 async def test_damaged_members(name: str, round_: int) -> None:
     sound = disks(name)
     outcomes = {await outcome(list(sound), f"{name} undamaged")}

@@ -9,7 +9,7 @@ import itertools
 import pytest
 
 from restorefs.errors import DamagedError, StorageError, UnsupportedError
-from tests.images.lvm.repair import with_text
+from tests.images.lvm.repair import repaired, thin_blocks, with_text
 from tests.images.lvm.stored import disks, said
 from tests.real.lvm2_volumes import content_of, group_of, named, said_by_us
 
@@ -260,3 +260,17 @@ async def test_a_thin_pool_of_another_time_is_refused() -> None:
     assert isinstance(found["thin-vg/first"], DamagedError)
     assert "transaction" in str(found["thin-vg/first"])
     assert found["thin-vg/ext-origin"] == said("thin")["thin-vg/ext-origin"]
+
+
+async def test_a_pool_that_is_to_be_checked_is_read_with_a_note() -> None:
+    contents = []
+    for disk in disks("thin"):
+        changed = bytearray(disk)
+        for at in thin_blocks(disk):
+            if int.from_bytes(disk[at + 32 : at + 40], "little") == 27022010:
+                changed[at + 4] |= 1
+        contents.append(repaired(bytes(changed), disk))
+    group = await group_of(contents)
+    found = await said_by_us(group)
+    assert {key: found[key] for key in said("thin")} == said("thin")
+    assert [note for note in group.notes if "to be checked" in note]
