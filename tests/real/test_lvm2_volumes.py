@@ -154,6 +154,16 @@ async def test_after_a_crash_nothing_is_computed_from_parity_where_it_may_be_wro
         assert await content_of(named(group, name)) == expected, "of any copy that is there"
 
 
+async def test_nothing_is_computed_from_parity_that_was_never_made() -> None:
+    """lvcreate --nosync, on disks that held something before."""
+    whole = said("nosync")
+    found = await said_by_us(await group_of(disks("nosync")))
+    assert found["nosync/raid5"] == whole["nosync/raid5"]
+    for missing in range(3):
+        found = await said_by_us(await group_of(without("nosync", missing)))
+        assert isinstance(found["nosync/raid5"], StorageError)
+
+
 async def test_what_is_being_reshaped_is_refused_by_name() -> None:
     group = await group_of(disks("reshaping"))
     assert {volume.name for volume in group.volumes} == {b"reshaping-fewer", b"reshaping-other"}

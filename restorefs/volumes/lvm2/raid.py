@@ -39,11 +39,13 @@ RAID_TYPES = (
 @dataclass(slots=True)
 class _Leg:
     """image: what holds the data. superblock: None where it cannot be read; then the image is not
-    used either, for nothing says whether it is up to date. why: it is not used, or ""."""
+    used either, for nothing says whether it is up to date. lost: the metadata is not at hand. why:
+    the image is not used, or ""."""
 
     image: BlockDevice
     metadata: BlockDevice
-    superblock: Superblock | None
+    superblock: Superblock | None = None
+    lost: bool = False
     why: str = ""
 
 
@@ -55,6 +57,9 @@ async def make_raid0(builder: Builder, volume: LogicalVolume, segment: Segment) 
     else:
         legs = await _legs(builder, volume, segment)
         images = [leg.image for leg in legs]
+        known = [leg.superblock for leg in legs if leg.superblock is not None]
+        if any((s.level, s.chunk) != (0, segment.number("stripe_size")) for s in known):
+            raise DamagedError(f"the metadata of the logical volume {volume.name} is not of RAID 0")
     if segment.number("stripe_count") != len(images):
         raise DamagedError(f"the logical volume {volume.name} has {len(images)} stripes")
     chunk = segment.number("stripe_size") * SECTOR
@@ -83,7 +88,8 @@ async def make_raid(builder: Builder, volume: LogicalVolume, segment: Segment) -
     if newest.level == 10:
         return _striped_mirrors(volume, images, newest, size)
     layout = "raid4" if newest.level == 4 else _LAYOUTS[newest.level, newest.layout]
-    consistent = await _consistent(legs, newest)
+    never = "NOTSYNCED" in volume.flags  # lvcreate --nosync: parity fits only some of what follows
+    consistent = _nowhere if never else await _consistent(legs, newest)
     return Parity(images, chunk, layout, size, consistent)
 
 
@@ -96,11 +102,11 @@ async def _legs(builder: Builder, volume: LogicalVolume, segment: Segment) -> li
     for metadata_name, image_name in zip(names[::2], _few(volume, names[1::2]), strict=True):
         metadata = await builder.part(volume, metadata_name)
         image = await builder.part(volume, image_name)
-        leg = _Leg(image, metadata, None)
+        leg = _Leg(image, metadata)
         try:
             raw = await metadata.read(0, min(dmraid.SUPERBLOCK_SIZE, metadata.size))
         except StorageError as error:
-            leg.why = str(error)
+            leg.lost, leg.why = True, str(error)
         else:
             leg.superblock = dmraid.decode_superblock(raw)
             if leg.superblock is None:
@@ -117,7 +123,7 @@ def _few(volume: LogicalVolume, names: list[str]) -> list[str]:
 
 def _unknown(volume: LogicalVolume, legs: Sequence[_Leg], size: ByteLength) -> BlockDevice:
     """Return what an array reads as of which no superblock can be read."""
-    if any(leg.why.endswith("no superblock") for leg in legs):
+    if not all(leg.lost for leg in legs):
         raise DamagedError(f"no leg of the logical volume {volume.name} holds a superblock")
     return not_there(size, f"no leg of {volume.name} can be read: {legs[0].why}")
 
@@ -136,7 +142,6 @@ def _check(volume: LogicalVolume, segment: Segment, newest: Superblock, count: i
     else:
         said = [_LAYOUTS.get((level, layout), "?")]
         said += ["raid4"] if (level, layout) in ((5, 4), (5, 5)) else []
-        # With one data chunk in a row all layouts are the same, which conversions make use of.
     if named not in said or newest.legs != count:
         raise DamagedError(
             f"the logical volume {volume.name} is {segment.kind} on {count} legs, its metadata"
@@ -228,6 +233,10 @@ def _striped_mirrors(
         for first in range(0, len(images), near)
     ]
     return Striped(mirrors, chunk, size)
+
+
+def _nowhere(offset: int, length: int) -> bool:
+    return False
 
 
 async def _consistent(legs: Sequence[_Leg], newest: Superblock) -> Consistent:

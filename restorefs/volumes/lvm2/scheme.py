@@ -14,6 +14,7 @@ from restorefs.block.base import BlockDevice
 from restorefs.errors import DamagedError, RestoreError
 from restorefs.volumes.groups import Group, GroupScheme, GroupVolume, Member
 from restorefs.volumes.lvm2.builder import (
+    MAX_DEPTH,
     Builder,
     Maker,
     make_error,
@@ -171,21 +172,23 @@ def _type_name(volume: LogicalVolume) -> str:
 
 
 def _members_of(group: VolumeGroup, names: Iterable[str]) -> frozenset[str]:
-    """Return the members that volumes lie on, by whatever they name in the text. A volume with
-    very many parts is said to lie on all members."""
+    """Return the members that volumes lie on, by whatever they name in the text, as deep as a
+    volume may lie. One with very many parts is said to lie on all members."""
     found: set[str] = set()
-    pending = list(names)
-    seen = set(pending)
-    while pending:
+    level = list(names)
+    seen = set(level)
+    for _ in range(MAX_DEPTH):
+        below = []
+        for volume in (group.volumes.get(name) for name in level):
+            for name in _named(volume) if volume is not None else ():
+                if name in group.members:
+                    found.add(group.members[name].uuid)
+                elif name in group.volumes and name not in seen:
+                    seen.add(name)
+                    below.append(name)
+        level = below
         if len(seen) > _MAX_PARTS:
             return frozenset(member.uuid for member in group.members.values())
-        volume = group.volumes.get(pending.pop())
-        for name in _named(volume) if volume is not None else ():
-            if name in group.members:
-                found.add(group.members[name].uuid)
-            elif name in group.volumes and name not in seen:
-                seen.add(name)
-                pending.append(name)
     return frozenset(found)
 
 
