@@ -94,6 +94,17 @@ async def test_the_newest_copy_wins_and_the_other_is_told_of(newest: int) -> Non
     assert "4 of 5" in note
 
 
+async def test_two_copies_with_one_number_that_differ_are_told_of() -> None:
+    """Each half of a group was changed while the other one was missing."""
+    one, two = group(BOTH, seqno=5), group({"a": linear("pv0", 9, 3)}, seqno=5)
+    contents = [member(1, one), member(2, two)]
+    for order in (contents, contents[::-1]):
+        (found,) = await groups_of(Lvm2, order)
+        await read(found, "vg-a", [(1, 0), (1, 1), (1, 2)])
+        (note,) = found.notes
+        assert uuid(2) in note
+
+
 async def test_the_second_area_is_used_where_the_first_is_damaged() -> None:
     text = group(BOTH)
     contents = [bytearray(member(n, text, areas=2)) for n in (1, 2)]

@@ -15,7 +15,17 @@ from tests.real.lvm2_volumes import content_of, group_of, named, said_by_us
 
 REDUNDANT_BY_TWO = {"raid1x3", *(f"raid6_{kind}" for kind in (
     "zr", "nr", "nc", "n_6", "la_6", "ra_6", "ls_6", "rs_6"))}  # fmt: skip
-SETS = ("raid", "thin", "snapshots", "degraded", "syncing", "crashed", "reshaped", "nested")
+SETS = (
+    "raid",
+    "thin",
+    "snapshots",
+    "degraded",
+    "syncing",
+    "crashed",
+    "reshaped",
+    "nested",
+    "copying",
+)
 NOT_REDUNDANT = {"raid0", "raid0_meta", "striped"}
 
 
@@ -152,6 +162,24 @@ async def test_after_a_crash_nothing_is_computed_from_parity_where_it_may_be_wro
     for name in ("raid1", "raid10", "mirror"):
         expected = await content_of(named(whole, name))
         assert await content_of(named(group, name)) == expected, "of any copy that is there"
+
+
+async def test_a_copy_is_read_only_where_the_log_says_that_it_is_the_same() -> None:
+    """The power went when a quarter of a mirror had been copied, and its log said so."""
+    whole = await content_of(named(await group_of(disks("copying")), "mirror"))
+    device = named(await group_of(without("copying", 0)), "mirror").device
+    assert device is not None
+    region = 64 << 10
+    same = 0
+    for at in range(0, device.size, region):
+        try:
+            assert await device.read(at, region) == whole[at : at + region]
+            same += 1
+        except StorageError:
+            continue
+    assert same == 75
+    with pytest.raises(StorageError, match="the same"):
+        await device.read(74 * region, 2 * region)
 
 
 async def test_nothing_is_computed_from_parity_that_was_never_made() -> None:

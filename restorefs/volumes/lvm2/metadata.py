@@ -9,7 +9,7 @@ format", chapter "Metadata".
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from restorefs.errors import DamagedError
 from restorefs.volumes.lvm2.layout import SECTOR, uuid_text
@@ -82,7 +82,7 @@ class LogicalVolume:
     flags: frozenset[str]
     segments: Sequence[Segment]
     extents: int
-    error: DamagedError | None = None
+    error: DamagedError | None = field(default=None, compare=False)
 
     @property
     def visible(self) -> bool:

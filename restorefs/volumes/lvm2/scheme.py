@@ -67,6 +67,8 @@ class Lvm2(GroupScheme):
     async def assemble(cls, members: Sequence[Member]) -> Sequence[Group]:
         """Return the groups of these members. See restorefs/volumes/groups.py."""
         newest: dict[str, VolumeGroup] = {}
+        # In the same order always, so that the same copy wins where two claim to be the newest.
+        members = sorted(members, key=lambda member: member.uuid)
         for member in members:
             for group in _copies(member).groups:
                 known = newest.get(group.uuid)
@@ -255,8 +257,13 @@ def _notes(
         for failure in _copies(member).failures:
             yield f"on the physical volume {member.uuid}, {failure}"
         for copy in _copies(member).groups:
-            if copy.seqno < group.seqno:
+            if copy.uuid == group.uuid and copy.seqno < group.seqno:
                 yield (
                     f"the physical volume {member.uuid} has an older copy of the metadata,"
                     f" {copy.seqno} of {group.seqno}: the newest is used"
+                )
+            elif copy.uuid == group.uuid and copy != group:
+                yield (
+                    f"the metadata on the physical volume {member.uuid} has the same number as"
+                    " another one, and says something else: it is not used"
                 )

@@ -1,6 +1,6 @@
 """Make the images of LVM volumes that this folder keeps, in an emulated machine.
 
-    python -m tests.images.lvm.make [NAME ...]        (needs lvm2, qemu, busybox)
+    python -m tests.images.lvm.make [NAME ...]        (needs lvm2, dmsetup, qemu, busybox)
 
 A Debian kernel with device-mapper boots, its own LVM makes the volumes of one script in scripts/,
 fills them, and prints each one's SHA-256. What the disks then hold goes to NAME.tar.xz, one raw
