@@ -262,6 +262,23 @@ async def test_a_type_that_is_not_read_is_named_and_hides_no_other(kind: str) ->
     assert errors["good"] is None
 
 
+@pytest.mark.parametrize(
+    ("store", "origin"), [("cow", "nobody"), ("nobody", "good"), ("cow", "cow"), ("cow", "pv0")]
+)
+async def test_a_snapshot_of_nothing_or_on_nothing_hides_no_other(store: str, origin: str) -> None:
+    keys = f'chunk_size = 8 origin = "{origin}" cow_store = "{store}"'
+    volumes = {
+        "cow": linear("pv0", 0, 2),
+        "snapshot0": segment(1, 0, 2, "snapshot", keys),
+        "good": linear("pv1", 10, 3),
+    }
+    errors = await errors_of(volumes)
+    assert errors["good"] is None
+    assert "snapshot0" not in errors
+    if store == "cow":
+        assert isinstance(errors["cow"], DamagedError)
+
+
 async def test_volumes_on_one_another_in_a_circle_are_damaged() -> None:
     volumes = {"a": linear("b", 0, 2), "b": linear("c", 0, 2), "c": linear("a", 0, 2)}
     errors = await errors_of(volumes)

@@ -94,6 +94,10 @@ async def _assemble(group: VolumeGroup, members: Sequence[Member]) -> Group:
     volumes = []
     snapshots = _snapshots(group)
     merging = _merging(group)
+    notes += [
+        f"the snapshot {name!r} of {snapshots[name]!r} has nothing to read it from"
+        for name in sorted(snapshots.keys() - group.volumes.keys())
+    ]
     for volume in group.volumes.values():
         await trio.lowlevel.checkpoint()  # there may be thousands
         try:
