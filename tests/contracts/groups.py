@@ -13,7 +13,7 @@ from typing import ClassVar
 import pytest
 
 from restorefs.block.base import BlockDevice
-from restorefs.errors import DamagedError, RestoreError
+from restorefs.errors import DamagedError, RestoreError, StorageError
 from restorefs.volumes.groups import Group, GroupScheme, GroupVolume
 from tests.contracts.devices import MemoryDevice, WatchedDevice
 from tests.images.signatures import SAMPLES
@@ -70,15 +70,20 @@ async def check_map(device: BlockDevice) -> None:
 async def digest(volume: GroupVolume) -> str:
     """Return the SHA-256 of a volume's first bytes, or the name of what it raises."""
     if volume.device is None:
-        return type(volume.error).__name__
+        return _kind(volume.error)
     found = hashlib.sha256()
     length = min(volume.device.size, SHOWN)
     try:
         for at in range(0, length, STEP):
             found.update(await volume.device.read(at, min(STEP, length - at)))
     except RestoreError as error:
-        return type(error).__name__
+        return _kind(error)
     return found.hexdigest()
+
+
+def _kind(error: RestoreError | None) -> str:
+    """Return the name of an error's kind: what is missing is a kind of storage that fails."""
+    return "StorageError" if isinstance(error, StorageError) else type(error).__name__
 
 
 async def digests(groups: Sequence[Group]) -> dict[tuple[str, bytes], str]:
