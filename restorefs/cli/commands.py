@@ -12,7 +12,7 @@ from urllib.parse import quote
 import click
 
 import restorefs
-from restorefs.cli import show
+from restorefs.cli import config_file, show
 from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Size
 from restorefs.cli.text import PrintableFormatter, printable
 from restorefs.config import Settings, default_runtime_dir, real_mountpoint
@@ -98,7 +98,16 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
 
 
 @main.command()
-@click.argument("mountpoint", type=MOUNTPOINT)
+@click.argument("mountpoint", type=MOUNTPOINT, required=False)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=config_file.load,
+    help="Take what is not on the command line from this TOML file: each option here is a key,"
+    ' as in `idle-timeout = "30m"`, and so is `mountpoint`.',
+)
 @click.option(
     "--catalog",
     "catalog_url",
@@ -177,7 +186,10 @@ def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     from restorefs import daemon
 
     _log_to_stderr(log_level)
+    if options["mountpoint"] is None:
+        raise click.UsageError("say where to mount: MOUNTPOINT, or `mountpoint` in --config FILE")
     mountpoint = real_mountpoint(options.pop("mountpoint"))
+    _overrule(ctx, options, "catalog_url", "images")
     settings = Settings(mountpoint=mountpoint, runtime_dir=ctx.obj["runtime_dir"], **options)
 
     def ready(line: str) -> None:
@@ -385,6 +397,16 @@ def _check_images(
         if not quiet:
             show.findings([finding])
     return found
+
+
+def _overrule(ctx: click.Context, options: dict[str, Any], *exclusive: str) -> None:
+    """Of options that exclude each other, let one on the command line win over another from a file
+    or the environment."""
+    typed = click.core.ParameterSource.COMMANDLINE
+    if any(ctx.get_parameter_source(name) is typed for name in exclusive):
+        for name in exclusive:
+            if ctx.get_parameter_source(name) is not typed:
+                options[name] = None
 
 
 def _daemon(ctx: click.Context) -> "DaemonClient":
