@@ -169,6 +169,13 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     help="Give a disk up when its storage does not answer a read for this long.",
 )
 @click.option(
+    "--user",
+    metavar="NAME",
+    help="Started as root: become this user as soon as it is mounted, for good. The user must be"
+    " able to read the images, and to reach the catalog.",
+)
+@click.option("--source", default="restorefs", hidden=True)  # for the mount helper
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",

@@ -12,14 +12,16 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from restorefs.config import Settings
 from restorefs.errors import ConfigError, StorageError
 from restorefs.fuse import device
 from restorefs.fuse.operations import Operations
 from restorefs.fuse.server import Server
+from restorefs.rights import Rights
 from restorefs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ def prepare(mountpoint: Path) -> None:
                 f"a dead mount ({mounted.kind}) that is not ours is on {mountpoint}: unmount it"
             ) from error
         log.warning("cleaning up the dead mount that a crash left on %s", mountpoint)
-        _unmount(mountpoint)
+        unmount(mountpoint)
         return
     if not os.path.isdir(mountpoint):  # noqa: PTH112
         raise ConfigError(f"cannot mount on {mountpoint}: it is not a folder")
@@ -57,7 +59,8 @@ def prepare(mountpoint: Path) -> None:
         log.warning("%s is not empty: what is in it is hidden while we are mounted", mountpoint)
 
 
-def _unmount(mountpoint: Path) -> None:
+def unmount(mountpoint: Path) -> None:
+    """Unmount what we, or another daemon of our user, have mounted. Raises ConfigError."""
     command = ["umount", "--lazy"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
     if shutil.which(command[0]) is None:
         raise ConfigError(f"{command[0]} is not installed")
@@ -69,40 +72,53 @@ def _unmount(mountpoint: Path) -> None:
 class Mount:
     """One mount."""
 
-    def __init__(self, tree: Tree, mountpoint: Path, request_timeout: float) -> None:
-        """`request_timeout` in seconds bounds every request; math.inf where the kernel does not."""
+    def __init__(
+        self, tree: Tree, settings: Settings, rights: Rights, unmount: Callable[[], None]
+    ) -> None:
+        """`unmount` must still do so when `rights` are dropped."""
         self._tree = tree
-        self._mountpoint = mountpoint
-        self._request_timeout = request_timeout
+        self._mountpoint = settings.mountpoint
+        self._source = settings.source
+        self._request_timeout = settings.request_timeout
+        self._rights = rights
+        self._unmount = unmount
         self._server: Server | None = None
         self._stopping = False
 
     async def serve(self, ready: Callable[[], None]) -> None:
-        """Mount, call `ready`, and serve until unmounted or stopped by stop().
+        """Mount, drop what rights that needed, call `ready`, and serve until unmounted or stopped
+        by stop().
 
         Unmounts at an end that was asked for. After anything else the mount is left dead on
         purpose: an empty folder in its place could make `rsync --delete` empty somebody's mirror.
         Raises ConfigError when mounting is refused.
         """
-        options = {"fsname=restorefs", "subtype=restorefs", "ro", "nosuid", "nodev"}
-        options.add("default_permissions")
-        if os.geteuid() == 0:
-            options.add("allow_other")
-        try:
-            fd = device.mount(self._mountpoint, options)
-        except ConfigError as error:
-            raise ConfigError(
-                f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"
-            ) from error
-        with self._left(fd):
-            device.agree(fd, _MAX_BACKGROUND)
-            _tune(self._mountpoint)
+        with ExitStack() as left:
+            with self._rights.as_root_once():
+                fd = self._mount()
+                left.enter_context(self._left(fd))
+                device.agree(fd, _MAX_BACKGROUND)
+                _tune(self._mountpoint)
             handlers = Operations(self._tree).handlers
             self._server = Server(fd, handlers, self._request_timeout)
             ready()
             await self._server.run()
         if _mounted(self._mountpoint) is not None:
             raise StorageError(f"{self._mountpoint} could not be unmounted: unmount it by hand")
+
+    def _mount(self) -> int:
+        """Return the descriptor that requests come from. Raises ConfigError."""
+        source = self._source.replace("\\", "\\\\").replace(",", "\\,")
+        options = {f"fsname={source}", "subtype=restorefs", "ro", "nosuid", "nodev"}
+        options.add("default_permissions")
+        if os.geteuid() == 0:
+            options.add("allow_other")
+        try:
+            return device.mount(self._mountpoint, options)
+        except ConfigError as error:
+            raise ConfigError(
+                f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"
+            ) from error
 
     @contextmanager
     def _left(self, fd: int) -> Iterator[None]:
@@ -117,7 +133,7 @@ class Mount:
         finally:
             try:
                 if (unmounts or self._stopping) and _mounted(self._mountpoint) is not None:
-                    _unmount(self._mountpoint)
+                    self._unmount()
             finally:
                 os.close(fd)
 
