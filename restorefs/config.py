@@ -63,6 +63,7 @@ class Settings:
     umask: int | None = None
     show_system_files: bool = False
     oem_codepage: str = "cp437"
+    noexec: bool = False
     user: str | None = None
     source: str = "restorefs"
     runtime_dir: Path = field(default_factory=default_runtime_dir)

@@ -198,6 +198,7 @@ def _make_folders(settings: Settings, rights: Rights) -> None:
             settings.runtime_dir.mkdir(mode=0o700)
             settings.runtime_dir.chmod(0o755 if as_root else 0o700)
         _require_ours(settings.runtime_dir, os.geteuid())
+        _outwait(folder)
         if as_root and folder.is_dir() and folder.lstat().st_uid != owner[0]:
             # Left by a crash, when the daemon was another user: nothing mounted belongs to it.
             os.lchown(folder, 0, 0)
@@ -208,6 +209,29 @@ def _make_folders(settings: Settings, rights: Rights) -> None:
         _require_ours(folder, owner[0])
     except OSError as error:
         raise ConfigError(f"cannot use the runtime folder {folder}: {error.strerror}") from error
+
+
+def _outwait(folder: Path) -> None:
+    """Give a daemon that ends just now the time to: its mount is gone by then, so that somebody who
+    unmounts and mounts again comes here early."""
+    deadline = time.monotonic() + _END_SECONDS
+    while _is_held(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a daemon has a runtime folder, or is about to remove it."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return folder.exists()
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _require_ours(folder: Path, uid: int) -> None:

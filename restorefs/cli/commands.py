@@ -14,7 +14,7 @@ import click
 import restorefs
 from restorefs.cli import config_file, show
 from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Size
-from restorefs.cli.text import PrintableFormatter, printable
+from restorefs.cli.text import READY, PrintableFormatter, printable
 from restorefs.config import Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
 
@@ -168,6 +168,7 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     show_default=True,
     help="Give a disk up when its storage does not answer a read for this long.",
 )
+@click.option("--noexec", is_flag=True, help="Let nobody run a program from the mount.")
 @click.option(
     "--user",
     metavar="NAME",
@@ -200,9 +201,38 @@ def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     settings = Settings(mountpoint=mountpoint, runtime_dir=ctx.obj["runtime_dir"], **options)
 
     def ready(line: str) -> None:
-        click.echo(f"restorefs: {line}", err=True)
+        click.echo(READY + line, err=True)
 
     trio.run(partial(daemon.run, settings, ready))
+
+
+@main.command("mount-helper", hidden=True)
+@click.argument("source")
+@click.argument("mountpoint", type=MOUNTPOINT)
+@click.option("-o", "options", default="", help="Mount options: those of `restorefs mount`.")
+@click.option("-t", expose_value=False)
+@click.option("-N", expose_value=False)
+@click.option("-f", "fake", is_flag=True, help="Do all but mount.")
+@click.option("-n", is_flag=True, expose_value=False)
+@click.option("-s", is_flag=True, expose_value=False)
+@click.option("-v", is_flag=True, expose_value=False)
+@click.pass_context
+@told
+def mount_helper(
+    ctx: click.Context, source: str, mountpoint: Path, options: str, fake: bool
+) -> None:
+    """Mount as mount(8) asks for it, and go into the background.
+
+    SOURCE is a configuration file, a folder of images, or a catalog's URL. The program to install
+    as /sbin/mount.fuse.restorefs calls this.
+    """
+    from restorefs.cli import mount_helper
+
+    found = mount_helper.arguments(source, options, config_file.keys_of(mount))
+    if not fake:
+        runtime_dir = ("--runtime-dir", str(ctx.obj["runtime_dir"]))
+        command = [*runtime_dir, "mount", *found, "--", str(mountpoint.absolute())]
+        ctx.exit(mount_helper.start(command, source))
 
 
 @main.command()

@@ -59,7 +59,7 @@ def load(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path 
             found[str(_known(key, keys).name)] = _checked(ctx, keys[key], value)
         except click.BadParameter as error:
             raise click.UsageError(printable(f"{path}: {key}: {error.message}"), ctx) from error
-    if mode & stat.S_IROTH and any(map(_has_password, table.values())):
+    if mode & stat.S_IROTH and any(map(has_password, table.values())):
         raise click.UsageError(
             f"{path}: holds a password, and everybody may read it: `chmod o-r {path}`", ctx
         )
@@ -117,7 +117,7 @@ def _named(value: Any) -> str:
     return next((name for kind, name in kinds if isinstance(value, kind)), "a date or time")
 
 
-def _has_password(value: Any) -> bool:
+def has_password(value: Any) -> bool:
     """Whether it is the URL of a database with its password."""
     if not isinstance(value, str):
         return False

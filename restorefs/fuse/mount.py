@@ -79,6 +79,7 @@ class Mount:
         self._tree = tree
         self._mountpoint = settings.mountpoint
         self._source = settings.source
+        self._noexec = settings.noexec
         self._request_timeout = settings.request_timeout
         self._rights = rights
         self._unmount = unmount
@@ -111,6 +112,8 @@ class Mount:
         source = self._source.replace("\\", "\\\\").replace(",", "\\,")
         options = {f"fsname={source}", "subtype=restorefs", "ro", "nosuid", "nodev"}
         options.add("default_permissions")
+        if self._noexec:
+            options.add("noexec")
         if os.geteuid() == 0:
             options.add("allow_other")
         try:
