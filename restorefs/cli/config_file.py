@@ -56,7 +56,8 @@ def load(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path 
     found = {}
     for key, value in table.items():
         try:
-            found[str(_known(key, keys).name)] = _checked(ctx, keys[key], value)
+            known = _known(key, keys)
+            found[str(known.name)] = _checked(ctx, known, value)
         except click.BadParameter as error:
             raise click.UsageError(printable(f"{path}: {key}: {error.message}"), ctx) from error
     if mode & stat.S_IROTH and any(map(has_password, table.values())):
