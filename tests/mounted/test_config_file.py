@@ -159,7 +159,7 @@ def test_the_environment_gives_way_to_what_is_typed(
         ('mountpoint = "mnt"', "mountpoint: must be a path that begins with /"),
         ('repository = "/usr"', 'repository: must be a list, such as ["..."], not text'),
         ('repository = ["/usr", 1]', "repository: must be text in quotes"),
-        ("user = 2026-01-01", "user: must be text in quotes, such as \"...\", not a date"),
+        ("user = 2026-01-01", 'user: must be text in quotes, such as "...", not a date'),
         ("uid = {a = 1}", "uid: must be a whole number, not a table"),
         ("uid 1000", "is not TOML: "),
         ("uid = 1\nuid = 2", "is not TOML: "),
