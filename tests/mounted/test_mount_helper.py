@@ -64,11 +64,11 @@ class Background:
         """Return the daemon that serves the mountpoint."""
         (instance,) = self.place.runtime_dir.glob("*/instance.json")
         pid = json.loads(instance.read_text())["pid"]
-        pipe = os.readlink(f"/proc/{pid}/fd/2")
+        pipe = Path(f"/proc/{pid}/fd/2").readlink()
         found = [pid]
         for fd in Path("/proc").glob("[0-9]*/fd/0"):
             try:
-                if os.readlink(fd) == pipe:
+                if fd.readlink() == pipe:
                     found.append(int(fd.parts[2]))
             except OSError:
                 continue  # it has ended
@@ -139,7 +139,7 @@ def test_a_folder_of_images(
     process = background.look()
     asked = restorefs("--runtime-dir", place.runtime_dir, "status", "--json")
     assert asked.json["pid"] == process.pid
-    assert os.readlink(f"/proc/{process.pid}/cwd") == "/"
+    assert Path(f"/proc/{process.pid}/cwd").readlink() == Path("/")
     assert os.getsid(process.pid) == process.pid
     run("umount", place.mountpoint)
     background.wait()

@@ -103,7 +103,7 @@ def test_it_is_the_user_for_good(daemon: Daemon) -> None:
     # It can do little, too, and holds nothing of the mount's, which would not die with the daemon.
     capabilities = int(status_of(root)["CapEff"], 16)
     assert capabilities.bit_count() == 2
-    held = {os.readlink(fd) for fd in Path(f"/proc/{root}/fd").iterdir()}
+    held = {str(fd.readlink()) for fd in Path(f"/proc/{root}/fd").iterdir()}
     assert not [name for name in held if "fuse" in name]
 
 
