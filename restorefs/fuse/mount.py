@@ -94,6 +94,8 @@ class Mount:
         purpose: an empty folder in its place could make `rsync --delete` empty somebody's mirror.
         Raises ConfigError when mounting is refused.
         """
+        if self._stopping:  # before it began; from here to the server's start there is no await
+            return
         with ExitStack() as left:
             with self._rights.as_root_once():
                 fd = self._mount()
