@@ -14,6 +14,7 @@ import ctypes
 import errno
 import os
 import pwd
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -60,7 +61,10 @@ class Rights:
         return self._user.pw_uid, self._user.pw_gid
 
     def lower(self) -> None:
-        """Become the user, with root in reach for as_root_once(). Before any thread is started."""
+        """Become the user, with root in reach for as_root_once(). Before any thread is started.
+
+        Raises ConfigError when that user cannot read this program, parts of which are loaded later.
+        """
         if self._user is None:
             return
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -69,6 +73,11 @@ class Rights:
         os.seteuid(self._user.pw_uid)
         name, home = self._user.pw_name, self._user.pw_dir
         os.environ.update({"HOME": home, "LOGNAME": name, "USER": name})
+        for path in (__file__, sys.executable):
+            if not os.access(path, os.R_OK, effective_ids=True):
+                raise ConfigError(
+                    f"{name} cannot read {path}: install restorefs where every user may read it"
+                )
 
     @contextmanager
     def as_root_once(self) -> Iterator[None]:

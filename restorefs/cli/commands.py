@@ -187,8 +187,14 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
 def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     """Serve the backups at MOUNTPOINT until Ctrl-C, SIGTERM or an unmount.
 
-    Stays in the foreground. A second Ctrl-C hurries.
-    """  # fmt: skip
+    Stays in the foreground. A second Ctrl-C hurries. SIGHUP asks the catalog what is new.
+
+    \b
+      restorefs mount --images /srv/backups /mnt/restore
+      restorefs mount --config /etc/restorefs/main.toml --user restorefs
+
+    For a service or a line of /etc/fstab, see systemd/README.md.
+    """  # fmt: skip  # noqa: D301
     import trio
 
     from restorefs import daemon

@@ -42,7 +42,7 @@ def load(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path 
 
     Raises click.UsageError that names the file, the key and what is allowed.
     """
-    if path is None:
+    if path is None or ctx.resilient_parsing:  # completion wants no errors
         return None
     keys = keys_of(ctx.command)
     try:

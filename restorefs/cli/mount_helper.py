@@ -98,6 +98,7 @@ def _listen(said: int) -> bool:
             if each.startswith(READY.encode()):
                 return True
             click.echo(each, err=True)
+    click.echo(line, err=True, nl=False)
     return False
 
 
