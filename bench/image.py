@@ -38,11 +38,12 @@ QUICK = Shape(tree_files=5_000, small_files=800, big_mib=128)
 
 @dataclass(frozen=True)
 class Facts:
-    """entries: what `find -ls` lists below the root."""
+    """entries: what `find -ls` lists below the root. start: where the volume begins on the disk."""
 
     partition_size: int
     entries: int
     small_bytes: int
+    start: int = PARTITION_START
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 PATIENCE_S = 120.0
 
@@ -21,10 +22,16 @@ class BenchError(Exception):
     """A program failed, or answered other than it must: the figures would mean nothing."""
 
 
-def run(*argv: str | Path, stdout: int | None = subprocess.PIPE) -> str:
-    """Run a program to its end; raises BenchError with what it said when it fails."""
+def run(*argv: str | Path, stdout: int | None = subprocess.PIPE, **options: Any) -> str:
+    """Run a program to its end; `options` go to subprocess.run. Raises BenchError with what it said
+    when it fails."""
     done = subprocess.run(
-        [str(arg) for arg in argv], stdout=stdout, stderr=subprocess.PIPE, text=True, check=False
+        [str(arg) for arg in argv],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        **options,
     )
     if done.returncode != 0:
         raise BenchError(f"{' '.join(map(str, argv))} ended with {done.returncode}: {done.stderr}")

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import image, measures, windows_image
+from bench import image, measures, windows_image, xfs_image
 from bench.image import Image, Shape
 from bench.measures import Measure
-from bench.stacks import FUSE2FS, KERNEL, NTFS3G, OURS, Stack
+from bench.stacks import FUSE2FS, KERNEL, KERNEL_XFS, NTFS3G, OURS, Stack
 
 
 @dataclass(frozen=True)
@@ -63,4 +63,14 @@ WINDOWS = Scene(
     ),
     needs_root=True,
 )
-SCENES = (LINUX, WINDOWS)
+RHEL = Scene(
+    "rhel",
+    xfs_image.FULL,
+    xfs_image.QUICK,
+    xfs_image.generated,
+    (KERNEL_XFS,),
+    measures.LINUX,
+    (Target(measures.LISTING, KERNEL_XFS, 0.5), Target(measures.SEQUENTIAL, KERNEL_XFS, 1.0)),
+    needs_root=True,
+)
+SCENES = (LINUX, WINDOWS, RHEL)

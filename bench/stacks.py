@@ -9,7 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.image import PARTITION_START, Image
@@ -126,7 +126,7 @@ def _shown_by_nbdfuse(image: Image, folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def kernel(image: Image, folder: Path) -> Iterator[Path]:
-    """The kernel's ext4 on a loop device over a FUSE export of qemu-storage-daemon."""
+    """The kernel's own driver on a loop device over a FUSE export of qemu-storage-daemon."""
     shown, mountpoint = folder / "disk", folder / "mnt"
     shown.touch()
     mountpoint.mkdir()
@@ -150,13 +150,13 @@ def kernel(image: Image, folder: Path) -> Iterator[Path]:
             "--show",
             "--read-only",
             "--offset",
-            str(PARTITION_START),
+            str(image.facts.start),
             "--sizelimit",
             str(image.facts.partition_size),
             shown,
         ).strip()
         stack.callback(run, "losetup", "--detach", device)
-        run("mount", "-t", "ext4", "-o", "ro", device, mountpoint)
+        run("mount", "-o", "ro", device, mountpoint)
         stack.callback(unmount, mountpoint)
         yield mountpoint
 
@@ -180,4 +180,5 @@ class Stack:
 OURS = Stack("restorefs", restorefs, ("restorefs", "qemu-nbd"))
 FUSE2FS = Stack("nbdfuse+fuse2fs", fuse2fs, ("qemu-nbd", "nbdfuse", "fuse2fs", "fusermount3"))
 KERNEL = Stack("kernel ext4", kernel, ("qemu-storage-daemon", "losetup", "mount"), needs_root=True)
+KERNEL_XFS = replace(KERNEL, name="kernel XFS")
 NTFS3G = Stack("nbdfuse+ntfs-3g", ntfs3g, ("qemu-nbd", "nbdfuse", "ntfs-3g", "fusermount3"))

@@ -63,6 +63,7 @@ class Settings:
     umask: int | None = None
     show_system_files: bool = False
     oem_codepage: str = "cp437"
+    deny_comm: tuple[str, ...] = ()
     noexec: bool = False
     user: str | None = None
     source: str = "restorefs"

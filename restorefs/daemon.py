@@ -109,13 +109,14 @@ async def _serve(
     tree = Tree(pool, presentation, started_ns=time.time_ns())
     refresher = Refresher(catalog, tree, pool)
     await refresher.load()
-    settings.check_outside(disk.qcow2_path.parent for disk in tree.namespace.disks.values())
+    settings.check_outside(disk.path.parent for disk in tree.namespace.disks.values())
     left = await trio.to_thread.run_sync(catalog.recover)
     if left:
         log.warning("removed %d attach records that a crashed daemon left behind", left)
     status = Status(settings.mountpoint, datetime.now(UTC), refresher, pool)
     app = make_app(status, tree, pool)
     mount = mounting(tree)
+    refresher.tell = mount.forget
 
     def mounted() -> None:
         count = len(tree.namespace.backups)

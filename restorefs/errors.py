@@ -52,6 +52,10 @@ class StorageError(RestoreError):
     errno = _errno.EIO
 
 
+class MissingError(StorageError):
+    """A part of a volume lies on a disk that is not at hand; the rest can be read."""
+
+
 class DamagedError(RestoreError):
     """A structure inside the guest contradicts its format; only what it describes is lost."""
 

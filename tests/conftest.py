@@ -11,5 +11,6 @@ pytest.register_assert_rewrite("tests.contracts", "tests.images", "tests.manifes
 from tests.images.exfat import exfat_images  # noqa: E402
 from tests.images.ext import ext_images  # noqa: E402
 from tests.images.fat import fat_images  # noqa: E402
+from tests.images.xfs import xfs_images  # noqa: E402
 
-__all__ = ["exfat_images", "ext_images", "fat_images"]
+__all__ = ["exfat_images", "ext_images", "fat_images", "xfs_images"]

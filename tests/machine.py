@@ -2,8 +2,8 @@
 
 Owns getting a Debian kernel (from the package, without installing it), an initramfs of busybox and
 the kernel's modules, one boot under emulation, and decoding what it prints. It is for file systems
-that the running kernel lacks: ntfs3, vfat, exfat. Knows no part of restorefs but the manifest's
-types. A missing tool or package skips a test as tests/tools.py says.
+that the running kernel lacks: ntfs3, vfat, exfat, XFS before version 5. Knows no part of restorefs
+but the manifest's types. A missing tool or package skips a test as tests/tools.py says.
 
 The kernel is that of Debian's backports where there are any: ntfs3 is not in every stable kernel.
 It is kept below build/; apt-get fetches it with lists of its own, the system's stay as they are.
@@ -33,10 +33,10 @@ CACHE = Path(__file__).parent.parent / "build" / "machine"
 MODULES = (
     "virtio", "virtio_ring", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_pci",
     "virtio_blk", "nls_ascii", "nls_cp437", "nls_iso8859-1", "nls_utf8", "nls_ucs2_utils",
-    "fat", "vfat", "exfat", "ntfs3",
+    "fat", "vfat", "exfat", "ntfs3", "crc32c_generic", "libcrc32c", "xfs",
 )  # fmt: skip
 """In the order in which they can be loaded; what a kernel has built in is not in its package."""
-NEEDED = {"vfat", "exfat", "ntfs3", "virtio_blk"}
+NEEDED = {"vfat", "exfat", "ntfs3", "xfs", "virtio_blk"}
 
 OUTPUT_SIZE = 64 << 20
 PT_INTERP = 3
@@ -253,7 +253,9 @@ def add(archive: io.BytesIO, name: str, mode: int, content: bytes) -> None:
 def get_kernel() -> Kernel:
     """Return a kernel with the drivers needed, from the cache or from Debian's package."""
     for folder in sorted(CACHE.glob("linux-*")) if CACHE.exists() else ():
-        return kernel_in(folder)
+        kernel = kernel_in(folder)
+        if kernel.modules.keys() >= NEEDED:
+            return kernel
     require("apt-get", "dpkg-deb")
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="unfinished-") as name:
@@ -269,7 +271,10 @@ def get_kernel() -> Kernel:
         lacking = NEEDED - kernel.modules.keys()
         if lacking:
             unavailable(f"the kernel {kernel.release} has no module {', '.join(sorted(lacking))}")
-        unpacked.rename(CACHE / f"linux-{kernel.release}")
+        kept = CACHE / f"linux-{kernel.release}"
+        if kept.exists():  # from when fewer modules were needed
+            shutil.rmtree(kept)
+        unpacked.rename(kept)
     return get_kernel()
 
 

@@ -13,7 +13,7 @@ import click
 
 import restorefs
 from restorefs.cli import config_file, show
-from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Size
+from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Names, Size
 from restorefs.cli.text import READY, PrintableFormatter, printable
 from restorefs.config import Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
@@ -150,6 +150,14 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     default="cp437",
     show_default=True,
     help="The character set of short names on FAT, such as cp850 or cp866.",
+)
+@click.option(
+    "--deny-comm",
+    type=Names(),
+    default=(),
+    metavar="NAME,...",
+    help="Programs that may not look inside disks, such as updatedb,tracker-miner-fs: they would"
+    " attach every one.",
 )
 @click.option(
     "--cache-size", type=Size(), default="256M", show_default=True, help="Memory for what was read."
@@ -318,6 +326,15 @@ def status(ctx: click.Context, as_json: bool) -> None:
     """Show what is attached, since when and for how long, and what could not be read."""
     answer = _daemon(ctx).call("GET", "status")
     show.as_json(answer) if as_json else show.status(answer)
+
+
+@main.command()
+@json_option
+@click.pass_context
+def reload(ctx: click.Context, as_json: bool) -> None:
+    """Ask the catalog now for what is new and what has gone, instead of within half a minute."""
+    answer = _daemon(ctx).call("POST", "reload")
+    show.as_json(answer) if as_json else show.reloaded(answer)
 
 
 @main.command()

@@ -11,17 +11,21 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import trio
 
 from restorefs.config import Settings
 from restorefs.errors import ConfigError, StorageError
 from restorefs.fuse import device
 from restorefs.fuse.operations import Operations
+from restorefs.fuse.protocol import forget_attributes, forget_name
 from restorefs.fuse.server import Server
 from restorefs.rights import Rights
+from restorefs.tree.namespace import Changes
 from restorefs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -76,6 +80,7 @@ class Mount:
         self, tree: Tree, settings: Settings, rights: Rights, unmount: Callable[[], None]
     ) -> None:
         """`unmount` must still do so when `rights` are dropped."""
+        self._denied = settings.deny_comm
         self._tree = tree
         self._mountpoint = settings.mountpoint
         self._source = settings.source
@@ -84,6 +89,7 @@ class Mount:
         self._rights = rights
         self._unmount = unmount
         self._server: Server | None = None
+        self._fd: int | None = None
         self._stopping = False
 
     async def serve(self, ready: Callable[[], None]) -> None:
@@ -102,7 +108,8 @@ class Mount:
                 left.enter_context(self._left(fd))
                 device.agree(fd, _MAX_BACKGROUND)
                 _tune(self._mountpoint)
-            handlers = Operations(self._tree).handlers
+            self._fd = fd
+            handlers = Operations(self._tree, self._denied).handlers
             self._server = Server(fd, handlers, self._request_timeout)
             ready()
             await self._server.run()
@@ -140,13 +147,38 @@ class Mount:
                 if (unmounts or self._stopping) and _mounted(self._mountpoint) is not None:
                     self._unmount()
             finally:
+                self._fd = None
                 os.close(fd)
+
+    async def forget(self, changes: Changes) -> None:
+        """Have the kernel forget what has changed above the guests, and with it all that it keeps
+        of what was below. In a thread: the kernel may wait for somebody who waits for us."""
+        if self._fd is not None:
+            messages = [forget_name(parent, name) for parent, name in changes.names]
+            messages += [forget_attributes(node) for node in changes.folders]
+            own = os.dup(self._fd)  # the number of the other may come to mean another file
+            await trio.to_thread.run_sync(_send, own, messages, abandon_on_cancel=True)
 
     def stop(self) -> None:
         """Take no more requests; serve() returns when those under way are answered."""
         self._stopping = True
         if self._server is not None:
             self._server.stop()
+
+
+def _send(fd: int, messages: Iterable[bytes]) -> None:
+    """Send messages to the kernel, and close the descriptor."""
+    try:
+        for message in messages:
+            try:
+                os.write(fd, message)
+            except OSError as error:
+                if error.errno in (errno.ENODEV, errno.ENOTCONN):
+                    return  # unmounted
+                if error.errno != errno.ENOENT:  # the kernel knows nothing of it
+                    log.warning("the kernel keeps what has changed: %s", error.strerror)
+    finally:
+        os.close(fd)
 
 
 def _tune(mountpoint: Path) -> None:

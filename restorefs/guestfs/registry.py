@@ -13,12 +13,14 @@ from restorefs.guestfs.fat.reader import FatFilesystem
 from restorefs.guestfs.ntfs.reader import NtfsFilesystem
 from restorefs.guestfs.recognise import OTHERS, TITLES, WRAPPERS, first_match
 from restorefs.guestfs.recognise.evidence import Evidence
+from restorefs.guestfs.xfs.reader import XfsFilesystem
 
 READERS: tuple[type[GuestFilesystem], ...] = (
     ExtFilesystem,
     ExfatFilesystem,
     FatFilesystem,
     NtfsFilesystem,
+    XfsFilesystem,
 )
 
 
@@ -35,7 +37,8 @@ async def identify(device: BlockDevice) -> Identity | None:
     for reader in READERS:
         identity = await reader.probe(device)
         if identity is not None:
-            return identity
+            newer = first_match(OTHERS, evidence) if identity.from_copy else None
+            return newer or identity
     return first_match(OTHERS, evidence)
 
 

@@ -90,7 +90,9 @@ async def assemble(disk: AttachedDisk, others: Others) -> None:
             disk.companions |= {each for each in places.values() if each is not disk}
             for volume in group.volumes:
                 index += 1
-                shown.append(_Shown(group, _content(disk, index, volume, places)))
+                content = _content(disk, index, volume, places)
+                if content is not None:
+                    shown.append(_Shown(group, content))
     _tell_apart(shown)
     await identify_all(each.content for each in shown if each.content.elsewhere is None)
     disk.contents.update({each.content.volume.index: each.content for each in shown})
@@ -152,9 +154,13 @@ def _why(others: Others) -> str:
 
 def _content(
     disk: AttachedDisk, index: int, volume: GroupVolume, places: Mapping[str, AttachedDisk]
-) -> Content:
-    own = [places[uuid] for uuid in volume.members if uuid in places] or places.values()
-    home = min(each.record.disk_index for each in own)
+) -> Content | None:
+    """Return a volume as a disk shows it; None where the disk has nothing of it."""
+    holders = [places[uuid] for uuid in volume.members if uuid in places]
+    home = min(each.record.disk_index for each in holders or places.values())
+    here = home == disk.record.disk_index
+    if not here and disk not in holders:
+        return None
     shown = Volume(
         volume.name,
         index,
@@ -163,7 +169,6 @@ def _content(
         uuid=volume.uuid,
         error=volume.error,
     )
-    here = home == disk.record.disk_index
     return Content(shown, error=volume.error, elsewhere=None if here else home)
 
 

@@ -8,12 +8,13 @@ from restorefs.block.base import BlockDevice
 from restorefs.volumes.base import WHOLE_DISK_INDEX, Volume, VolumeScheme, VolumeTable
 from restorefs.volumes.gpt import Gpt
 from restorefs.volumes.groups import GroupScheme
+from restorefs.volumes.lvm2.scheme import Lvm2
 from restorefs.volumes.mbr import Mbr
 
 SCHEMES: tuple[type[VolumeScheme], ...] = (Gpt, Mbr)
 """GPT first: its disks start with an MBR that only says so."""
 
-GROUP_SCHEMES: tuple[type[GroupScheme], ...] = ()
+GROUP_SCHEMES: tuple[type[GroupScheme], ...] = (Lvm2,)
 
 
 async def read_table(device: BlockDevice) -> VolumeTable:

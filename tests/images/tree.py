@@ -166,11 +166,14 @@ def make_symlinks(root: bytes, longest: int) -> None:
     os.symlink(b"\xff\xfe", base + b"/not-utf-8")
 
 
-def make_special(root: bytes) -> None:
+DEVICES = ((0, 0), (1, 3), (255, 255), (8, 256), (256, 1), (4095, 1_048_575))
+
+
+def make_special(root: bytes, devices: Iterable[tuple[int, int]] = DEVICES) -> None:
     """Device nodes with small and large numbers, fifos, sockets, hard links, odd modes."""
     base = folder(root, b"special")
     for kind, letter in ((stat.S_IFCHR, b"c"), (stat.S_IFBLK, b"b")):
-        for major, minor in ((0, 0), (1, 3), (255, 255), (8, 256), (256, 1), (4095, 1_048_575)):
+        for major, minor in devices:
             path = b"%s/%s-%d-%d" % (base, letter, major, minor)
             os.mknod(path, kind | 0o600, os.makedev(major, minor))
     os.mkfifo(base + b"/fifo", 0o622)

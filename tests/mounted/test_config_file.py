@@ -69,6 +69,7 @@ def test_each_option_is_a_key(file: Path, settings: list[Settings], tmp_path: Pa
         umask = "027"
         show-system-files = true
         oem-codepage = "cp850"
+        deny-comm = "updatedb, mlocate"
         noexec = true
         user = "nobody"
         log-level = "warning"
@@ -92,6 +93,7 @@ def test_each_option_is_a_key(file: Path, settings: list[Settings], tmp_path: Pa
         umask=0o027,
         show_system_files=True,
         oem_codepage="cp850",
+        deny_comm=("updatedb", "mlocate"),
         noexec=True,
         user="nobody",
         runtime_dir=found.runtime_dir,

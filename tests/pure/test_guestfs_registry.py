@@ -18,7 +18,7 @@ async def refusal(name: str) -> tuple[type[Exception], str]:
 
 
 async def test_what_is_not_read_is_refused_by_name() -> None:
-    assert await refusal("xfs") == (UnsupportedError, "XFS is recognised but not read yet")
+    assert await refusal("jfs") == (UnsupportedError, "JFS is recognised but not read yet")
     assert await refusal("md 1.2") == (
         UnsupportedError,
         "Linux MD RAID is recognised but not read yet",

@@ -169,7 +169,7 @@ class MemoryCatalog(Catalog):
 
 
 def disk_record(image: Path, number: int = 1, backup: str = "b1", index: int = 0) -> DiskRecord:
-    return DiskRecord(number, backup, index, image)
+    return DiskRecord(number, backup, index, str(image))
 
 
 @asynccontextmanager
@@ -181,15 +181,17 @@ async def running_pool(
     max_attached: int = 64,
     attach_timeout: float = 20.0,
     read_timeout: float = 60.0,
+    disks: Sequence[DiskRecord] = (),
 ) -> AsyncIterator[Pool]:
-    """Run a pool; when it has ended, all of its servers, sockets and records are gone."""
+    """Run a pool; when it has ended, all of its servers, sockets and records are gone. disks: all
+    that the one backup has, where that matters."""
     catalog = catalog or MemoryCatalog()
     ledger = Ledger(catalog, Path("/mnt/restore"), idle_timeout)
     with tempfile.TemporaryDirectory(prefix="restorefs-") as folder:
         settings = PoolSettings(
             Path(folder), repositories, idle_timeout, max_attached, attach_timeout, read_timeout
         )
-        pool = Pool(settings, BlockCache(0), ledger)
+        pool = Pool(settings, BlockCache(0), ledger, lambda _: disks)
         async with trio.open_nursery() as writing:
             writing.start_soon(ledger.run)
             try:

@@ -47,6 +47,7 @@ TITLES = {
     "vfat": "FAT",
     "VMFS_volume_member": "VMFS",
     "xfs": "XFS",
+    "xfs_external_log": "XFS journal",
     "zfs_member": "ZFS",
 }
 """What people call a kind."""
@@ -66,7 +67,6 @@ on it, and reading that as one would return parity for data."""
 OTHERS: tuple[Row, ...] = (
     # The first sector before what is further in: what is there was written later.
     filesystems.refs,
-    filesystems.xfs,
     filesystems.apfs,
     filesystems.squashfs,
     filesystems.hfsplus,
@@ -81,6 +81,7 @@ OTHERS: tuple[Row, ...] = (
     filesystems.udf,
     filesystems.iso9660,
     filesystems.ufs,
+    filesystems.xfs_external_log,
     # These leave the start of the volume to others, or may be left over behind it.
     wrappers.drbd,
     wrappers.ldm_member,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
+from restorefs.errors import MissingError
 
 _KIB = 1 << 10
 _PIECE = 128 * _KIB
@@ -31,14 +32,22 @@ class Evidence:
 
     @classmethod
     async def gather(cls, device: BlockDevice) -> Self:
-        """Read what recognition needs: four reads at most, of at most 128 KiB each."""
+        """Read what recognition needs: four reads at most, of at most 128 KiB each.
+
+        Of a volume of which a disk is missing, only the start has to be there. Raises StorageError.
+        """
         wanted = [(start, min(length, device.size - start)) for start, length in _FROM_START]
         if device.size > _PIECE:
             wanted.append((device.size - _FROM_END, _FROM_END))
-        return cls(
-            device.size,
-            [(start, await device.read(start, length)) for start, length in wanted if length > 0],
-        )
+        pieces = []
+        for start, length in wanted:
+            if length > 0:
+                try:
+                    pieces.append((start, await device.read(start, length)))
+                except MissingError:
+                    if not start:
+                        raise
+        return cls(device.size, pieces)
 
     def at(self, offset: ByteOffset, length: ByteLength) -> bytes:
         """Return exactly `length` bytes from `offset`."""

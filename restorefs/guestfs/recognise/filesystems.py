@@ -12,6 +12,9 @@ from uuid import UUID
 from restorefs.guestfs.base import Identity
 from restorefs.guestfs.recognise.evidence import Evidence, is_power_of_two
 from restorefs.guestfs.recognise.wrappers import BCACHE_MAGIC, is_bcache
+from restorefs.guestfs.xfs.logrecord import BLOCK_SIZE, MAGIC, decode_record_header
+
+_LOG_SEARCHED = 128 << 10
 
 
 def refs(e: Evidence) -> Identity | None:
@@ -22,17 +25,24 @@ def refs(e: Evidence) -> Identity | None:
     return Identity("ReFS", uuid=f"{e.number(56, 8):016X}", size=size)
 
 
-def xfs(e: Evidence) -> Identity | None:
-    """Source: XFS Algorithms & Data Structures, "Superblocks"."""
-    block_size = e.number(4, 4, "big")
-    if (
-        e.at(0, 4) != b"XFSB"
-        or not is_power_of_two(block_size, 512, 65536)
-        or block_size != 1 << min(e.number(120, 1), 16)
-    ):
-        return None
-    size = e.number(8, 8, "big") * block_size
-    return Identity("xfs", label=e.text(108, 12), uuid=e.uuid(32), size=size)
+def xfs_external_log(e: Evidence) -> Identity | None:
+    """Source: XFS Algorithms & Data Structures, "Journaling Log", Log Records.
+
+    The log is a ring, so that the first of its records is not always in its first block; each says
+    in which one it is.
+    """
+    start = e.at(0, _LOG_SEARCHED)
+    found = start.find(MAGIC)
+    while 0 <= found <= len(start) - BLOCK_SIZE:
+        block, rest = divmod(found, BLOCK_SIZE)
+        record = None
+        if not rest:
+            record = decode_record_header(start[found : found + BLOCK_SIZE], block)
+        if record is not None:
+            uuid = str(UUID(bytes=record.uuid))
+            return Identity("xfs_external_log", holds_files=False, uuid=uuid)
+        found = start.find(MAGIC, found + 1)
+    return None
 
 
 def btrfs(e: Evidence) -> Identity | None:

@@ -1,0 +1,1 @@
+"""Block devices made of other block devices. They know no format: LVM and MD both use them."""

@@ -1,0 +1,1 @@
+"""LVM2: volume groups on one disk or several, read in user space."""
