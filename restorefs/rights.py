@@ -95,7 +95,6 @@ class Rights:
     def _drop(self, user: pwd.struct_passwd) -> None:
         for capability in range(_CAPABILITIES):
             _prctl(_PR_CAPBSET_DROP, capability, ignore=errno.EINVAL)  # no such capability
-        os.initgroups(user.pw_name, user.pw_gid)
         os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
         os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
         _no_capabilities()

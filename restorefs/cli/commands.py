@@ -208,10 +208,10 @@ def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     from restorefs import daemon
 
     _log_to_stderr(log_level)
+    config_file.settle(ctx, options, "catalog_url", "images")
     if options["mountpoint"] is None:
         raise click.UsageError("say where to mount: MOUNTPOINT, or `mountpoint` in --config FILE")
     mountpoint = real_mountpoint(options.pop("mountpoint"))
-    _overrule(ctx, options, "catalog_url", "images")
     settings = Settings(mountpoint=mountpoint, runtime_dir=ctx.obj["runtime_dir"], **options)
 
     def ready(line: str) -> None:
@@ -457,16 +457,6 @@ def _check_images(
         if not quiet:
             show.findings([finding])
     return found
-
-
-def _overrule(ctx: click.Context, options: dict[str, Any], *exclusive: str) -> None:
-    """Of options that exclude each other, let one on the command line win over another from a file
-    or the environment."""
-    typed = click.core.ParameterSource.COMMANDLINE
-    if any(ctx.get_parameter_source(name) is typed for name in exclusive):
-        for name in exclusive:
-            if ctx.get_parameter_source(name) is not typed:
-                options[name] = None
 
 
 def _daemon(ctx: click.Context) -> "DaemonClient":

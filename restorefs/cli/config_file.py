@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import click
+from click.core import ParameterSource
 
 from restorefs.cli.params import Duration, Size
 from restorefs.cli.text import printable
@@ -66,6 +67,28 @@ def load(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path 
         )
     ctx.default_map = {**(ctx.default_map or {}), **found}
     return path
+
+
+def settle(ctx: click.Context, options: dict[str, Any], *exclusive: str) -> None:
+    """Have the command line win over the file, and the file over the environment.
+
+    So, too, of `exclusive` options, which say the same in different ways: the one that wins stands
+    for all of them.
+    """
+    file = ctx.default_map or {}
+    ranks: dict[ParameterSource | None, int] = {
+        ParameterSource.COMMANDLINE: 2,
+        ParameterSource.DEFAULT_MAP: 1,
+    }
+    rank = {name: ranks.get(ctx.get_parameter_source(name), 0) for name in options}
+    for param in ctx.command.params:
+        if param.name in file and rank.get(param.name) == 0:  # from the environment
+            options[param.name] = param.type_cast_value(ctx, file[param.name])
+            rank[param.name] = 1
+    best = max(rank[name] for name in exclusive)
+    for name in exclusive:
+        if rank[name] < best:
+            options[name] = None
 
 
 def _known(key: str, keys: dict[str, click.Parameter]) -> click.Parameter:

@@ -126,12 +126,23 @@ def test_the_command_line_wins(file: Path, settings: list[Settings], tmp_path: P
     assert (images.catalog_url, images.images) == (None, tmp_path)
 
 
-def test_the_environment_gives_way_to_what_is_typed(
-    settings: list[Settings], tmp_path: Path
-) -> None:
+def test_the_environment_gives_way(file: Path, settings: list[Settings], tmp_path: Path) -> None:
     env = {"RESTOREFS_CATALOG": "sqlite:////of-the-environment.db"}
+    assert invoke("/mnt", env=env).exit_code == 0
     assert invoke("--images", tmp_path, "/mnt", env=env).exit_code == 0
-    assert (settings[0].catalog_url, settings[0].images) == (None, tmp_path)
+    file.write_text(f'images = "{tmp_path}"')
+    assert invoke("--config", file, "/mnt", env=env).exit_code == 0
+    file.write_text('catalog = "sqlite:////of-the-file.db"')
+    assert invoke("--config", file, "/mnt", env=env).exit_code == 0
+    file.write_text("uid = 1")
+    assert invoke("--config", file, "/mnt", env=env).exit_code == 0
+    assert [(each.catalog_url, each.images) for each in settings] == [
+        (env["RESTOREFS_CATALOG"], None),
+        (None, tmp_path),
+        (None, tmp_path),
+        ("sqlite:////of-the-file.db", None),
+        (env["RESTOREFS_CATALOG"], None),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +201,11 @@ def test_a_file_that_cannot_be_read(file: Path, tmp_path: Path) -> None:
 
 def test_no_mountpoint(file: Path) -> None:
     assert "MOUNTPOINT, or `mountpoint` in --config FILE" in refusal(file, 'images = "/usr"')
+
+
+def test_both_a_catalog_and_images(file: Path, tmp_path: Path) -> None:
+    text = f'mountpoint = "/mnt"\nimages = "{tmp_path}"\ncatalog = "sqlite:////c.db"'
+    assert "not both" in refusal(file, text)
 
 
 def test_no_backups(file: Path) -> None:
