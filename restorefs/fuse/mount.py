@@ -11,18 +11,20 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import trio
 
+from restorefs.config import Settings
 from restorefs.errors import ConfigError, StorageError
 from restorefs.fuse import device
 from restorefs.fuse.operations import Operations
 from restorefs.fuse.protocol import forget_attributes, forget_name
 from restorefs.fuse.server import Server
+from restorefs.rights import Rights
 from restorefs.tree.namespace import Changes
 from restorefs.tree.tree import Tree
 
@@ -50,7 +52,7 @@ def prepare(mountpoint: Path) -> None:
                 f"a dead mount ({mounted.kind}) that is not ours is on {mountpoint}: unmount it"
             ) from error
         log.warning("cleaning up the dead mount that a crash left on %s", mountpoint)
-        _unmount(mountpoint)
+        unmount(mountpoint)
         return
     if not os.path.isdir(mountpoint):  # noqa: PTH112
         raise ConfigError(f"cannot mount on {mountpoint}: it is not a folder")
@@ -61,7 +63,8 @@ def prepare(mountpoint: Path) -> None:
         log.warning("%s is not empty: what is in it is hidden while we are mounted", mountpoint)
 
 
-def _unmount(mountpoint: Path) -> None:
+def unmount(mountpoint: Path) -> None:
+    """Unmount what we, or another daemon of our user, have mounted. Raises ConfigError."""
     command = ["umount", "--lazy"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
     if shutil.which(command[0]) is None:
         raise ConfigError(f"{command[0]} is not installed")
@@ -74,49 +77,60 @@ class Mount:
     """One mount."""
 
     def __init__(
-        self,
-        tree: Tree,
-        mountpoint: Path,
-        request_timeout: float,
-        denied: Collection[str] = (),
+        self, tree: Tree, settings: Settings, rights: Rights, unmount: Callable[[], None]
     ) -> None:
-        """`request_timeout` in seconds bounds every request; math.inf where the kernel does not.
-        denied: names of programs that may not look inside disks."""
-        self._denied = denied
+        """`unmount` must still do so when `rights` are dropped."""
+        self._denied = settings.deny_comm
         self._tree = tree
-        self._mountpoint = mountpoint
-        self._request_timeout = request_timeout
+        self._mountpoint = settings.mountpoint
+        self._source = settings.source
+        self._noexec = settings.noexec
+        self._request_timeout = settings.request_timeout
+        self._rights = rights
+        self._unmount = unmount
         self._server: Server | None = None
         self._fd: int | None = None
         self._stopping = False
 
     async def serve(self, ready: Callable[[], None]) -> None:
-        """Mount, call `ready`, and serve until unmounted or stopped by stop().
+        """Mount, drop what rights that needed, call `ready`, and serve until unmounted or stopped
+        by stop().
 
         Unmounts at an end that was asked for. After anything else the mount is left dead on
         purpose: an empty folder in its place could make `rsync --delete` empty somebody's mirror.
         Raises ConfigError when mounting is refused.
         """
-        options = {"fsname=restorefs", "subtype=restorefs", "ro", "nosuid", "nodev"}
-        options.add("default_permissions")
-        if os.geteuid() == 0:
-            options.add("allow_other")
-        try:
-            fd = device.mount(self._mountpoint, options)
-        except ConfigError as error:
-            raise ConfigError(
-                f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"
-            ) from error
-        with self._left(fd):
-            device.agree(fd, _MAX_BACKGROUND)
+        if self._stopping:  # before it began; from here to the server's start there is no await
+            return
+        with ExitStack() as left:
+            with self._rights.as_root_once():
+                fd = self._mount()
+                left.enter_context(self._left(fd))
+                device.agree(fd, _MAX_BACKGROUND)
+                _tune(self._mountpoint)
             self._fd = fd
-            _tune(self._mountpoint)
             handlers = Operations(self._tree, self._denied).handlers
             self._server = Server(fd, handlers, self._request_timeout)
             ready()
             await self._server.run()
         if _mounted(self._mountpoint) is not None:
             raise StorageError(f"{self._mountpoint} could not be unmounted: unmount it by hand")
+
+    def _mount(self) -> int:
+        """Return the descriptor that requests come from. Raises ConfigError."""
+        source = self._source.replace("\\", "\\\\").replace(",", "\\,")
+        options = {f"fsname={source}", "subtype=restorefs", "ro", "nosuid", "nodev"}
+        options.add("default_permissions")
+        if self._noexec:
+            options.add("noexec")
+        if os.geteuid() == 0:
+            options.add("allow_other")
+        try:
+            return device.mount(self._mountpoint, options)
+        except ConfigError as error:
+            raise ConfigError(
+                f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"
+            ) from error
 
     @contextmanager
     def _left(self, fd: int) -> Iterator[None]:
@@ -131,7 +145,7 @@ class Mount:
         finally:
             try:
                 if (unmounts or self._stopping) and _mounted(self._mountpoint) is not None:
-                    _unmount(self._mountpoint)
+                    self._unmount()
             finally:
                 self._fd = None
                 os.close(fd)
