@@ -96,11 +96,12 @@ class Settings:
         if self.images is not None and self.mountpoint.is_relative_to(self.images):
             raise ConfigError(f"{self.mountpoint} lies inside the images folder {self.images}")
 
-    def check_outside(self, folders: Iterable[Path]) -> None:
+    def check_outside(self, folders: Iterable[Path | str]) -> None:
         """Raise ConfigError when the mountpoint contains one of the folders with images: mounting
         would hide them from the very processes that read them."""
-        for folder in {Path(os.path.realpath(folder)) for folder in folders}:
-            if folder.is_relative_to(self.mountpoint):
+        inside = (str(self.mountpoint), os.path.join(self.mountpoint, ""))  # noqa: PTH118
+        for folder in {os.path.realpath(folder) for folder in folders}:
+            if folder == inside[0] or folder.startswith(inside[1]):
                 raise ConfigError(
                     f"{self.mountpoint} contains {folder}, where the images are: mounting there"
                     " would hide them; mount somewhere else"

@@ -109,7 +109,7 @@ async def _serve(
     tree = Tree(pool, presentation, started_ns=time.time_ns())
     refresher = Refresher(catalog, tree, pool)
     await refresher.load()
-    settings.check_outside(disk.path.parent for disk in tree.namespace.disks.values())
+    settings.check_outside(tree.namespace.image_folders())
     left = await trio.to_thread.run_sync(catalog.recover)
     if left:
         log.warning("removed %d attach records that a crashed daemon left behind", left)

@@ -67,6 +67,10 @@ class Namespace:
     def get(self, node: NodeId) -> Above | None:
         return self._nodes.get(node)
 
+    def image_folders(self) -> set[str]:
+        """Return the folders of all images."""
+        return {os.path.dirname(disk.qcow2_path) for disk in self.disks.values()}  # noqa: PTH120
+
     def changes_since(self, before: "Namespace") -> "Changes":
         """Say what whoever has seen `before` must not believe any more. New names are no change:
         nobody keeps that a name is not there."""
