@@ -60,7 +60,7 @@ def _scheme_of(content: Content) -> type[GroupScheme] | None:
 def is_whole(disk: AttachedDisk, others: Iterable[AttachedDisk]) -> bool:
     """Tell whether all members are at hand of all groups that a disk has a part of."""
     at_hand = {m.uuid for each in (disk, *others) for m in each.members.values()}
-    mine = disk.members.values()
+    mine = [member for member in disk.members.values() if not member.orphan]
     if all(member.wanted for member in mine):
         return all(member.wanted <= at_hand for member in mine)
     # A member without a copy of its group's metadata: another one has it.
@@ -122,17 +122,23 @@ def _settle(
     """Say what a member's own folder is: none, where its group's volumes are shown instead."""
     if any(member.uuid in group.present for group in groups):
         content.is_member = True
+    elif member.orphan:
+        content.is_member = True
+        disk.notes.append(f"physical volume {member.uuid} belongs to no volume group")
+    elif member.failure is not None:
+        content.error = DamagedError(f"what it says of its volume group: {member.failure}")
     elif member.group_uuid:
         content.error = DamagedError(
             f"no copy of the metadata of volume group {member.group_name} can be used"
         )
     elif others.failed:
         content.error = StorageError(
-            f"it may be a part of a volume group that another disk knows, but {_why(others)}"
+            f"its volume group is described on another disk: {_why(others)}"
         )
     else:
-        content.is_member = True
-        disk.notes.append(f"physical volume {member.uuid} belongs to no volume group")
+        content.error = StorageError(
+            "its volume group is described on another disk, which is not in this backup"
+        )
 
 
 def _note_missing(disk: AttachedDisk, group: Group, others: Others) -> None:

@@ -186,10 +186,10 @@ class AttachedDisk:
             raise _named(content.volume, error) from None
 
     async def _open(self, content: Content) -> Guest:
-        if content.error is not None:
+        if content.error is not None and content.identity is None:
             await _identify(content)
-            if content.error is not None:
-                raise content.error
+        if content.error is not None:
+            raise content.error
         volume, identity = content.volume, content.identity
         if volume.device is None or identity is None:
             raise UnsupportedError("nothing that restorefs recognises is stored here")

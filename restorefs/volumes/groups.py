@@ -23,6 +23,8 @@ class Member:
         the metadata, which another member has).
     group_name: for people; "" like group_uuid.
     wanted: UUIDs of the members that the group has according to this one; empty if it does not say.
+    orphan: it says that it belongs to no group.
+    failure: why what it says of its group cannot be used.
     metadata: what the scheme itself wants to remember of it.
     """
 
@@ -31,6 +33,8 @@ class Member:
     group_uuid: str = ""
     group_name: str = ""
     wanted: frozenset[str] = frozenset()
+    orphan: bool = False
+    failure: RestoreError | None = None
     metadata: object = None
 
 

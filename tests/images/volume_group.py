@@ -21,10 +21,13 @@ Place = tuple[int, int, int]
 
 
 def volume_group(
-    name: str, files: Sequence[Path], volumes: Mapping[str, tuple[Sequence[Place], Path]]
+    name: str,
+    files: Sequence[Path],
+    volumes: Mapping[str, tuple[Sequence[Place], Path]],
+    without_metadata: Sequence[int] = (),
 ) -> None:
     """Make each file a physical volume of a group with linear volumes: by name, where a volume is
-    to lie, and the image that fills it."""
+    to lie, and the image that fills it. without_metadata: those that get no copy of the text."""
     require("lvm")
     with ExitStack() as stack:
         devices = [stack.enter_context(loop_device(file, writable=True)) for file in files]
@@ -39,7 +42,10 @@ def volume_group(
             environment = {**os.environ, "LVM_SYSTEM_DIR": home, "LVM_SUPPRESS_FD_WARNINGS": "1"}
             return run("lvm", command, *how, *arguments, env=environment)
 
-        lvm("pvcreate", "--dataalignment", "1m", *devices)
+        for number, device in enumerate(devices):
+            copies = "0" if number in without_metadata else "1"
+            how_many = ("--metadatatype", "lvm2", "--pvmetadatacopies", copies)
+            lvm("pvcreate", "--dataalignment", "1m", *how_many, device)
         lvm("vgcreate", "--physicalextentsize", "1m", name, *devices)
         for volume, (places, _) in volumes.items():
             unused = ("--activate", "n", "--wipesignatures", "n", "--zero", "n")

@@ -498,7 +498,7 @@ def test_a_feature_that_is_not_known(serve: Serve, tmp_path: Path) -> None:
 ENCRYPTED = ("crypto_LUKS", "BitLocker")
 
 
-READ = ("ntfs", "vfat", "exfat", "xfs")
+READ = ("ntfs", "vfat", "exfat", "xfs", "LVM2_member", "xfs_external_log")
 """Kinds that there are readers for, which want more than a signature."""
 
 
@@ -532,7 +532,9 @@ def test_partitions_that_hold_something_else(serve: Serve, tmp_path: Path) -> No
 def test_disks_that_hold_something_else(serve: Serve, tmp_path: Path) -> None:
     """The same of whole disks, and of what is nothing that anybody knows."""
     contents = {sample.kind: sample.content for sample in SAMPLES if sample.kind in ENCRYPTED}
-    contents |= {s.kind: s.content for s in SAMPLES if s.kind in ("LVM2_member", "jfs", "swap")}
+    contents |= {
+        s.kind: s.content for s in SAMPLES if s.kind in ("linux_raid_member", "jfs", "swap")
+    }
     contents |= {"zeros": bytes(MIB), "noise": tree.content("noise", MIB)}
     broken = bytearray(Gpt(4096, [entry(100, 3000)]).build())
     for sector in (1, 4095):

@@ -251,3 +251,46 @@ def test_a_physical_volume_of_no_group_is_said_to_be_one(serve: Serve, tmp_path:
     assert list((backup / "disk0").iterdir()) == []
     told = daemon.cli("disks", backup.name).out
     assert "belongs to no volume group" in told
+
+
+def test_a_physical_volume_whose_metadata_is_damaged_is_no_empty_folder(
+    app: App, serve: Serve, tmp_path: Path
+) -> None:
+    part = empty(tmp_path / "pv", 12 * MIB)
+    volume = ext(tmp_path / "volume", "ext4", app.root, 8 * MIB)
+    volume_group("vg", [part], {"root": ([(0, 0, 8)], volume)})
+    with part.open("r+b") as file:
+        start = file.read(MIB)
+        at = start.rindex(b'id = "')
+        file.seek(start.index(b"vg {"))
+        file.write(b"XX")
+        file.seek(at)
+        file.write(b"XX")
+    qcow2(part, tmp_path / "images/b-1/disk0.qcow2")
+    daemon = serve("--images", tmp_path / "images")
+    daemon.expect("what it says of its volume group: metadata area 1 is damaged")
+    (backup,) = daemon.backups.iterdir()
+    assert errno_of(backup / "disk0" / "anything") == errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        list((backup / "disk0").iterdir())
+
+
+def test_a_physical_volume_without_its_groups_metadata_is_no_empty_folder(
+    app: App, serve: Serve, tmp_path: Path
+) -> None:
+    parts = [empty(tmp_path / f"pv{number}", 12 * MIB) for number in range(2)]
+    volume = ext(tmp_path / "volume", "ext4", app.root, 8 * MIB)
+    volume_group("vg", parts, {"root": ([(1, 0, 8)], volume)}, without_metadata=[1])
+    for number, part in enumerate(parts):
+        qcow2(part, tmp_path / f"images/b-1/disk{number}.qcow2")
+    daemon = serve("--images", tmp_path / "images")
+    (backup,) = daemon.backups.iterdir()
+    same(app.root, backup / "disk1" / "vg-root")
+    assert list((backup / "disk0").iterdir()) == []
+    daemon.check()
+    (tmp_path / "images/b-1/disk0.qcow2").unlink()
+    daemon = serve("--images", tmp_path / "images")
+    daemon.expect("its volume group is described on another disk, which is not in this backup")
+    (backup,) = daemon.backups.iterdir()
+    with pytest.raises(OSError, match="Input/output error"):
+        list((backup / "disk1").iterdir())

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from restorefs.errors import DamagedError, RestoreError
 from restorefs.volumes.lvm2.layout import (
     Area,
+    Location,
+    NoText,
     crc,
     decode_label,
     decode_metadata_header,
@@ -61,7 +63,7 @@ def test_any_label_is_an_answer_or_damage(body: bytes, offset: int) -> None:
 def test_text_that_wraps_is_in_two_ranges() -> None:
     raw = handmade.area(b"x" * 1000, size=4096, at=4000)
     location = decode_metadata_header(raw[:512], Area(handmade.AREA_AT, 4096))
-    assert location is not None
+    assert isinstance(location, Location)
     assert location.ranges == [Area(4096 + 4000, 96), Area(4096 + 512, 904)]
     text = b"".join(raw[r.offset - 4096 : r.offset - 4096 + r.size] for r in location.ranges)
     assert text == b"x" * 1000
@@ -69,8 +71,11 @@ def test_text_that_wraps_is_in_two_ranges() -> None:
 
 def test_an_ignored_area_and_an_empty_one_have_no_text() -> None:
     area = Area(handmade.AREA_AT, 4096)
-    assert decode_metadata_header(handmade.area(b"x", size=4096, flags=1)[:512], area) is None
-    assert decode_metadata_header(handmade.area(b"", size=4096)[:512], area) is None
+    assert (
+        decode_metadata_header(handmade.area(b"x", size=4096, flags=1)[:512], area)
+        is NoText.IGNORED
+    )
+    assert decode_metadata_header(handmade.area(b"", size=4096)[:512], area) is NoText.EMPTY
 
 
 @pytest.mark.parametrize("at", [0, 5, 20, 24, 32, 48, 200])

@@ -10,6 +10,7 @@ Administration", appendix "LVM volume group metadata"; pvck(8), "--dump headers"
 import struct
 import zlib
 from collections.abc import Sequence
+from enum import Enum
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -126,11 +127,18 @@ def _areas(raw: bytes, offset: int) -> tuple[list[Area], int]:
     raise DamagedError("a list of areas in an LVM2 label has no end")
 
 
-def decode_metadata_header(raw: bytes, area: Area) -> Location | None:
-    """Return where the text of a metadata area is; None where there is none, or it is ignored.
+class NoText(Enum):
+    """Why a metadata area has no text. A group may be told not to use an area (pvchange
+    --metadataignore): what is in there is out of date."""
 
-    raw: the area's first 512 bytes. A group may be told not to use an area (pvchange
-    --metadataignore): what is in there is out of date. Raises DamagedError.
+    EMPTY = "the physical volume is of no group"
+    IGNORED = "the group has its text elsewhere"
+
+
+def decode_metadata_header(raw: bytes, area: Area) -> Location | NoText:
+    """Return where the text of a metadata area is, or why there is none.
+
+    raw: the area's first 512 bytes. Raises DamagedError.
     """
     if len(raw) < METADATA_HEADER_SIZE:
         raise DamagedError("the header of an LVM2 metadata area leaves the device")
@@ -143,8 +151,10 @@ def decode_metadata_header(raw: bytes, area: Area) -> Location | None:
         raise DamagedError(f"an LVM2 metadata area at {area.offset} says it is at {start}")
     # The first location is what was committed; the second what a command was about to commit.
     offset, length, text_checksum, flags = _LOCATION.unpack_from(raw, _METADATA_HEADER.size)
-    if offset == 0 or length == 0 or flags & _IGNORED:
-        return None
+    if flags & _IGNORED:
+        return NoText.IGNORED
+    if offset == 0 or length == 0:
+        return NoText.EMPTY
     room = size - METADATA_HEADER_SIZE
     if not METADATA_HEADER_SIZE <= offset < size or length > min(room, _MAX_TEXT):
         raise DamagedError(f"an LVM2 metadata area has its text at {offset}, {length} bytes")

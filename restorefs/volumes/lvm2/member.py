@@ -21,6 +21,7 @@ from restorefs.volumes.lvm2.layout import (
     Area,
     Label,
     Location,
+    NoText,
     decode_label,
     decode_metadata_header,
 )
@@ -46,10 +47,13 @@ async def read_member(device: BlockDevice) -> Member:
     label = decode_label(await device.read(0, min(LABEL_SECTORS * SECTOR, device.size)))
     found: dict[int, VolumeGroup] = {}  # by checksum: both areas usually hold the same
     failures: list[RestoreError] = []
+    empty = 0
     for number, area in enumerate(label.metadata, 1):
         try:
             location = await _locate(device, area)
-            if location is not None and location.checksum not in found:
+            if isinstance(location, NoText):
+                empty += location is NoText.EMPTY
+            elif location.checksum not in found:
                 found[location.checksum] = await _read_group(device, location)
         except StorageError:
             raise
@@ -58,7 +62,9 @@ async def read_member(device: BlockDevice) -> Member:
     copies = Copies(label, list(found.values()), failures)
     newest = max(copies.groups, key=lambda group: group.seqno, default=None)
     if newest is None:
-        return Member(label.uuid, device, metadata=copies)
+        failure = failures[0] if failures else None
+        orphan = empty > 0 and not failures
+        return Member(label.uuid, device, orphan=orphan, failure=failure, metadata=copies)
     return Member(
         uuid=label.uuid,
         device=device,
@@ -69,7 +75,7 @@ async def read_member(device: BlockDevice) -> Member:
     )
 
 
-async def _locate(device: BlockDevice, area: Area) -> Location | None:
+async def _locate(device: BlockDevice, area: Area) -> Location | NoText:
     return decode_metadata_header(await device.read(area.offset, METADATA_HEADER_SIZE), area)
 
 
