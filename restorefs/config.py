@@ -45,8 +45,8 @@ def real_mountpoint(path: Path) -> Path:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One mount. `mountpoint` is a real path; either `catalog_url` or `images` is set. Times in
-    seconds, sizes in bytes; an idle_timeout of 0 keeps disks attached. `uid`, `gid`, `umask`: None
-    shows the guest's own."""
+    seconds, sizes in bytes; an idle_timeout of 0 keeps disks attached. `profile` is "posix",
+    "samba" or "plain" (tree/presentation.py); `uid`, `gid`, `umask`: None shows what it says."""
 
     mountpoint: Path
     catalog_url: str | None = None
@@ -57,6 +57,7 @@ class Settings:
     attach_timeout: float = 20.0
     read_timeout: float = 60.0
     cache_size: int = 256 << 20
+    profile: str = "posix"
     uid: int | None = None
     gid: int | None = None
     umask: int | None = None

@@ -129,6 +129,15 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     show_default=True,
     help="Disks attached at once; then the least recently used idle one is let go.",
 )
+@click.option(
+    "--profile",
+    type=click.Choice(["posix", "samba", "plain"]),
+    default="posix",
+    show_default=True,
+    help="posix shows files as the guest has them. samba adds what Samba's modules look for:"
+    " streams and permissions of Windows guests. plain shows all files as one owner's, 0644, and"
+    " folders 0755; the owner is who runs this, unless --uid and --gid name another.",
+)
 @click.option("--uid", type=ID, help="Show this owner (a number) instead of the guests'.")
 @click.option("--gid", type=ID, help="Show this group (a number) instead of the guests'.")
 @click.option("--umask", type=Mask(), help="Take these bits away from all modes, such as 022.")

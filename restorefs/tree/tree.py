@@ -23,7 +23,7 @@ from restorefs.errors import (
     NotFoundError,
     RestoreError,
 )
-from restorefs.guestfs.base import Attributes
+from restorefs.guestfs.base import Attributes, GuestFilesystem
 from restorefs.session.disk import AttachedDisk
 from restorefs.session.filedata import Data
 from restorefs.session.pool import Pool
@@ -180,8 +180,9 @@ class Tree:
                 if guest_node.inode != VOLUME_FOLDER:
                     raise
                 return {ERROR_XATTR: os.fsencode(str(error))}
-            inode = _inode(guest_node, guest.filesystem.root)
-            return self._presentation.xattrs(await guest.filesystem.xattrs(inode))
+            return await self._shown_xattrs(
+                guest.filesystem, _inode(guest_node, guest.filesystem.root)
+            )
 
     def may_wait(self, node: NodeId) -> bool:
         """Tell whether what is asked about a node, or about names in it, may have to wait. What is
@@ -256,8 +257,7 @@ class Tree:
         if disk is not None and disk.whole_guest is not None:
             async with self._pool.use(record) as used:
                 filesystem = (await used.guest(WHOLE_DISK_INDEX)).filesystem
-                found = await filesystem.xattrs(filesystem.root)
-                shown.update(self._presentation.xattrs(found))
+                shown.update(await self._shown_xattrs(filesystem, filesystem.root))
         failure = self._pool.failures.get(record.id)
         if failure is not None:
             shown[ERROR_XATTR] = os.fsencode(failure.reason)
@@ -275,12 +275,12 @@ class Tree:
         if above.children is None:
             raise NotAFolderError("not a folder")
         children = sorted(
-            (node & _COOKIE_MASK, name, node) for name, node in above.children.items()
+            (node & _COOKIE_MASK, name, self._above(node)) for name, node in above.children.items()
         )
         return [
-            Listed(name, self._above_entry(self._above(node)), position)
-            for position, name, node in children
-            if position > cookie
+            Listed(name, self._above_entry(child), position)
+            for position, name, child in children
+            if position > cookie and not child.hidden
         ]
 
     def _disk_folder(self, record: DiskRecord) -> NodeId:
@@ -342,6 +342,10 @@ class Tree:
 
     def _guest_entry(self, node: NodeId, attributes: Attributes) -> Entry:
         return Entry(node, self._presentation.attributes(attributes), GUEST_TTL)
+
+    async def _shown_xattrs(self, filesystem: GuestFilesystem, inode: int) -> Mapping[bytes, bytes]:
+        found = await filesystem.xattrs(inode)
+        return self._presentation.xattrs(found, filesystem.has_streams)
 
     async def _lookup_in_guest(self, disk: AttachedDisk, where: GuestNode, name: bytes) -> Entry:
         filesystem = (await disk.guest(where.volume)).filesystem
