@@ -6,7 +6,8 @@ Owns the profiles and the --uid, --gid and --umask overrides:
 - SAMBA: that too, but what NTFS has in excess is shown where Samba's modules look for it: a named
   stream X as vfs_streams_xattr keeps it, user.DosStream.X:$DATA with a byte more, and the
   security descriptor as vfs_acl_xattr does (guestfs/ntacl.py). Source: the manual pages of
-  these modules, and what they do (tests).
+  these modules, and what they do (tests). And names that are not UTF-8 are shown as ones that
+  are, for Samba leaves the others out of a listing without a word.
 - PLAIN: folders 0755, everything else 0644, all of one owner.
 
 Overrides go on top. Where owners or modes are not the guest's, POSIX ACLs are not shown: they would
@@ -29,6 +30,11 @@ _USER = b"user."
 _LARGEST_VALUE = 64 << 10  # of what Linux has room for, XATTR_SIZE_MAX and XATTR_NAME_MAX
 _LARGEST_NAME = 255
 _PLAIN_FOLDER, _PLAIN_FILE = 0o755, 0o644
+_LONGEST_NAME = 1024  # that FUSE has room for
+# A byte from 0x80 on that is not part of any character is U+DC80 and so on to Python (PEP 383). It
+# is shown as U+EF80 and so on, which are for private use, and which MirBSD has for the same.
+_SHOWN_BYTES = {0xDC00 + byte: 0xEF00 + byte for byte in range(0x80, 0x100)}
+_STORED_BYTES = {shown: stored for stored, shown in _SHOWN_BYTES.items()}
 
 
 class Profile(StrEnum):
@@ -70,6 +76,26 @@ class Presentation:
             gid=attributes.gid if self.gid is None else self.gid,
             mode=mode,
         )
+
+    @property
+    def renames(self) -> bool:
+        """Whether name() ever changes anything."""
+        return self.profile is Profile.SAMBA
+
+    def name(self, name: bytes) -> bytes:
+        """Return the name under which a file is shown."""
+        if not self.renames or name.isascii():
+            return name
+        shown = name.decode("utf-8", "surrogateescape").translate(_SHOWN_BYTES).encode()
+        return shown if len(shown) <= _LONGEST_NAME else name
+
+    def stored_name(self, name: bytes) -> bytes | None:
+        """Return another name that a shown one may stand for, where no file has this one."""
+        if not self.renames or name.isascii():
+            return None
+        shown = name.decode("utf-8", "surrogateescape")
+        stored = shown.translate(_STORED_BYTES).encode("utf-8", "surrogateescape")
+        return stored if stored != name else None
 
     def xattrs(self, xattrs: Mapping[bytes, bytes], has_streams: bool) -> Mapping[bytes, bytes]:
         """Return the extended attributes as they are to be shown.

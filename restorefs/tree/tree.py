@@ -350,7 +350,14 @@ class Tree:
     async def _lookup_in_guest(self, disk: AttachedDisk, where: GuestNode, name: bytes) -> Entry:
         filesystem = (await disk.guest(where.volume)).filesystem
         root = filesystem.root
-        inode = await filesystem.lookup(_inode(where, root), name)
+        folder = _inode(where, root)
+        try:
+            inode = await filesystem.lookup(folder, name)
+        except NotFoundError:
+            stored = self._presentation.stored_name(name)
+            if stored is None:
+                raise
+            inode = await filesystem.lookup(folder, stored)
         node = self._encode(disk, where.volume, inode, root)
         if is_above(node):
             return self._above_entry(self._above(node))
@@ -367,7 +374,7 @@ class Tree:
         disk_id, volume = where.disk_id, where.volume
         base = self._ids.base(disk_id, volume)
         encode, overrides = self._ids.encode, self._presentation.overrides
-        show = self._presentation.attributes
+        show, renames = self._presentation.attributes, self._presentation.renames
         new = tuple.__new__  # not Listed(...): this is the innermost loop of every listing
         items: list[Listed] = []
         for name, inode, kind, cookie, attributes in listing.entries:
@@ -377,6 +384,8 @@ class Tree:
                 node = encode(disk_id, volume, inode)
             if overrides and attributes is not None:
                 attributes = show(attributes)
+            if renames:
+                name = self._presentation.name(name)
             items.append(
                 new(Listed, (name, new(Entry, (node, attributes, GUEST_TTL, kind)), cookie))
             )

@@ -3,6 +3,8 @@
 import stat
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from restorefs.errors import DamagedError
 from restorefs.guestfs import ntacl
@@ -119,3 +121,49 @@ def test_a_umask_goes_on_top_of_plain() -> None:
 def test_plain_has_nothing_that_lets_in_or_keeps_out() -> None:
     more = {b"trusted.overlay.opaque": b"y", b"security.selinux": b"s", b"security.NTACL": b"n"}
     assert PLAIN.xattrs(XATTRS | more | NTFS, has_streams=False) == {b"user.note": b"n"} | NTFS
+
+
+# Names
+
+NOT_UTF8 = {
+    b"\xff\xfe.txt": "\uefff\ueffe.txt",
+    "Größe".encode("latin-1"): "Gr\ueff6\uefdfe",
+    b"\xed\xa0\x80 alone": "\uefed\uefa0\uef80 alone",
+    "日本".encode("shift_jis"): "\uef93\ueffa\uef96{",
+    "日".encode()[:2]: "\uefe6\uef97",
+}
+
+
+@pytest.mark.parametrize("name", NOT_UTF8)
+def test_a_name_that_is_not_utf8_is_shown_to_samba_as_one_that_is(name: bytes) -> None:
+    shown = SAMBA.name(name)
+    assert shown.decode() == NOT_UTF8[name]
+    assert SAMBA.stored_name(shown) == name
+    for other in (Presentation(), PLAIN):
+        assert other.name(name) == name
+        assert other.stored_name(shown) is None
+
+
+@pytest.mark.parametrize("name", ["plain", "Größe", "日本語 🙂", "\ue000", "\uef7f\uf000"])
+def test_any_other_name_is_its_own(name: str) -> None:
+    assert SAMBA.name(name.encode()) == name.encode()
+    assert SAMBA.stored_name(name.encode()) is None
+
+
+@given(st.binary(min_size=1, max_size=255))
+def test_each_name_is_shown_as_utf8_and_found_again(name: bytes) -> None:
+    shown = SAMBA.name(name)
+    shown.decode()
+    assert len(shown) <= 1024
+    assert shown == name or SAMBA.stored_name(shown) == name or not _without_ours(name)
+
+
+def _without_ours(name: bytes) -> bool:
+    """A name that has characters of ours, and also bytes that are none, cannot be found again."""
+    text = name.decode("utf-8", "surrogateescape")
+    return not any(0xEF80 <= ord(character) <= 0xEFFF for character in text)
+
+
+def test_a_name_that_would_be_too_long_is_left_as_it_is() -> None:
+    name = b"\xed\xa0\x80" * 200
+    assert SAMBA.name(name) == name
