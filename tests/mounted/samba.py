@@ -12,7 +12,6 @@ import re
 import signal
 import socket
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -80,8 +79,8 @@ class Share:
         done = self.do(f'cd "{folder}"', f'tar c "{archive}" *')
         assert done.code == 0, done.out
         assert "NT_STATUS" not in done.out, done.out
-        with tarfile.open(archive) as tar:
-            tar.extractall(target, filter="data")
+        target.mkdir()
+        run("tar", "--extract", "--file", archive, "--directory", target)
         archive.unlink()
 
 
