@@ -190,6 +190,11 @@ class Tree:
         above = self.namespace.get(node) if is_above(node) else None
         return not is_above(node) or (above is not None and above.disk is not None)
 
+    @property
+    def lists_whole(self) -> bool:
+        """Whoever lists a folder would take an error behind its first names for its end."""
+        return self._presentation.lists_whole
+
     def disk_attributes(self, node: NodeId) -> Attributes | None:
         """Return what a disk's folder is shown with at the moment, None for any other node; never
         attaches."""

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.images import ntfs, tree
-from tests.images.ext import file_blocks
+from tests.images.ext import block_of, debugfs
 from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, served
 from tests.mounted.disks import LINUX, MIB, ext, gpt, qcow2
@@ -117,7 +117,10 @@ def _linux(image: Path, source: Path) -> Path:
     (source / "etc").symlink_to("/etc")
     (source / "broken").mkdir()
     (source / "broken" / "x").touch()
-    return ext(image, "ext4", source, 32 * MIB, "-b", "1024")
+    (source / "half").mkdir()
+    for number in range(9000):
+        (source / "half" / f"a file whose number is {number}").touch()
+    return ext(image, "ext4", source, 32 * MIB, "-b", "1024", "-N", "12000")
 
 
 class Repository:
@@ -128,9 +131,10 @@ class Repository:
         self.source = folder / "source"
         linux = _linux(folder / "linux", self.source)
         with linux.open("r+b") as image:
-            (block,) = file_blocks(linux, "/broken")
-            image.seek(block * 1024)
-            image.write(b"\xff" * 1024)
+            last = int(debugfs(linux, "stat /half").partition("Size: ")[2].split()[0]) // 1024 - 1
+            for path, number in (("/broken", 0), ("/half", last)):
+                image.seek(block_of(linux, path, number) * 1024)
+                image.write(b"\xff" * 1024)
         for backup in (OLDER, NEWER):
             windows = _windows(folder / "windows", backup)
             disk = gpt(folder / "disk", (BASIC_DATA, windows), (LINUX, linux))
@@ -253,7 +257,9 @@ def test_names_that_differ_by_case_alone(share: Share) -> None:
 def test_links_stay_in_the_share(share: Share) -> None:
     """Those that lead out of it are not there for Samba."""
     assert "large" in share.listing(inside(NEWER, "part2", "link"))
-    assert set(share.listing(inside(NEWER, "part2"))) == {"lost+found", "home", "link", "broken"}
+    assert set(share.listing(inside(NEWER, "part2"))) == {
+        *("lost+found", "home", "link", "broken", "half")
+    }
     assert "NT_STATUS_OBJECT" in share.do(f"get {inside(NEWER, 'part2', 'etc', 'passwd')} -").out
 
 
@@ -278,6 +284,15 @@ def test_a_folder_that_cannot_be_read_is_an_error_and_not_empty(
         assert "NT_STATUS_" in done.out
         assert "blocks available" not in done.out
     assert "plain" in share.listing(inside(NEWER, "part2", "home"))
+
+
+def test_a_folder_that_cannot_be_read_to_its_end_is_not_cut(daemon: Daemon, share: Share) -> None:
+    """smbd takes any error behind the first names for the end."""
+    daemon.expect(BROKEN)
+    done = share.do(f'ls "{inside(NEWER, "part2", "half")}\\*"')
+    assert done.code != 0
+    assert "NT_STATUS_" in done.out
+    assert "number" not in done.out
 
 
 def test_a_missing_image_is_an_error(serve: Serve, repository: Repository, tmp_path: Path) -> None:
@@ -462,7 +477,7 @@ def test_a_plain_mount_belongs_to_one(serve: Serve, repository: Repository) -> N
     for part in ("part1", "part2"):
         for folder, folders, files in os.walk(daemon.backups / NEWER / "disk0" / part):
             if folder.endswith("/part2"):
-                folders.remove("broken")
+                folders[:] = set(folders) - {"broken", "half"}
             for name in (".", *folders, *files):
                 seen = Path(folder, name).lstat()
                 assert (seen.st_uid, seen.st_gid) == (1234, os.getegid())
