@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.mounted.daemon import Process, Result
-from tests.tools import require, require_root, run, wait_until
+from tests.tools import require, require_root, run, unavailable, wait_until
 
 CONF = Path(__file__).parents[2] / "docs" / "smb.conf"
 SECONDS = 60.0
@@ -115,7 +115,8 @@ def configuration(mountpoint: Path, folder: Path, vm: str) -> str:
 @contextmanager
 def smbd(mountpoint: Path, vm: str) -> Iterator[Samba]:
     """Serve a mount as docs/smb.conf does. `vm`: whose share stands for files01."""
-    require("smbd", "smbclient", "smbpasswd", "testparm")
+    require("smbd", "smbclient", "smbpasswd")
+    _require_modules()
     require_root()
     with tempfile.TemporaryDirectory(prefix="restorefs-smbd-") as name:
         folder = Path(name)
@@ -149,6 +150,15 @@ def smbd(mountpoint: Path, vm: str) -> Iterator[Samba]:
             _end(process)
             server.wait()
             process.close()
+
+
+def _require_modules() -> None:
+    """Skip the calling test unless smbd has the modules, which may be a package of their own."""
+    (folder,) = re.findall(r"MODULESDIR: (.*)", run("smbd", "--build-options"))
+    for line in re.findall(r"^ *vfs objects = (.*)", CONF.read_text(), re.MULTILINE):
+        for name in line.split():
+            if not Path(folder, "vfs", f"{name}.so").exists():
+                unavailable(f"smbd has no module {name}")
 
 
 def _listens(port: int) -> bool:
