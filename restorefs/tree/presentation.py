@@ -7,8 +7,9 @@ Owns the profiles and the --uid, --gid and --umask overrides:
   stream X as vfs_streams_xattr keeps it, user.DosStream.X:$DATA with a byte more, and the
   security descriptor as vfs_acl_xattr does (guestfs/ntacl.py). Source: the manual pages of
   these modules, and what they do (tests). And names that are not UTF-8 are shown as ones that
-  are, for Samba leaves the others out of a listing without a word; and folders are read to their
-  end first, for it takes an error on the way for the end.
+  are, for Samba leaves the others out of a listing without a word, and so what has no
+  attributes, as it cannot be read. And folders are read to their end first, for it takes an error
+  on the way for the end.
 - PLAIN: folders 0755, everything else 0644, all of one owner.
 
 Overrides go on top. Where owners or modes are not the guest's, POSIX ACLs are not shown: they would
@@ -81,6 +82,11 @@ class Presentation:
     @property
     def lists_whole(self) -> bool:
         """Folders are to be read to their end before the first name is given away."""
+        return self.profile is Profile.SAMBA
+
+    @property
+    def stands_in(self) -> bool:
+        """What cannot be read is to be listed with attributes all the same."""
         return self.profile is Profile.SAMBA
 
     @property

@@ -12,6 +12,7 @@ be gone: what is looked up then may raise GoneError.
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from restorefs.catalog.records import DiskRecord
@@ -22,6 +23,7 @@ from restorefs.errors import (
     NotALinkError,
     NotFoundError,
     RestoreError,
+    UnsupportedError,
 )
 from restorefs.guestfs.base import Attributes, GuestFilesystem
 from restorefs.session.disk import AttachedDisk
@@ -373,6 +375,14 @@ class Tree:
                 f"{os.fsdecode(name)!r} names an inode not in use: {error}"
             ) from None
 
+    async def _stand_in(self, filesystem: GuestFilesystem, inode: int, kind: int) -> Attributes:
+        """Return what a file is listed with whose inode cannot be read: an error whatever is done
+        with it, and nobody's but the daemon's. Not empty: of an empty file nothing is read."""
+        with suppress(DamagedError, NotFoundError, UnsupportedError):
+            return await filesystem.attributes(inode)
+        shown_kind = stat.S_IFDIR if kind == stat.S_IFDIR else stat.S_IFREG
+        return Attributes(inode, shown_kind, 1, *self._owner, 0, 1, 0, 0, 0, 0)
+
     async def _list_guest(self, disk: AttachedDisk, where: GuestNode, start: int) -> Batch:
         filesystem = (await disk.guest(where.volume)).filesystem
         listing = await filesystem.readdir(_inode(where, filesystem.root), start)
@@ -380,6 +390,7 @@ class Tree:
         base = self._ids.base(disk_id, volume)
         encode, overrides = self._ids.encode, self._presentation.overrides
         show, renames = self._presentation.attributes, self._presentation.renames
+        stands_in = self._presentation.stands_in
         new = tuple.__new__  # not Listed(...): this is the innermost loop of every listing
         items: list[Listed] = []
         for name, inode, kind, cookie, attributes in listing.entries:
@@ -387,6 +398,8 @@ class Tree:
                 node = base | inode
             else:
                 node = encode(disk_id, volume, inode)
+            if attributes is None and stands_in:
+                attributes = await self._stand_in(filesystem, inode, kind)
             if overrides and attributes is not None:
                 attributes = show(attributes)
             if renames:

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.images import ntfs, tree
-from tests.images.ext import block_of, debugfs
+from tests.images.ext import block_of, debugfs, inode_offset, patch
 from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, served
 from tests.mounted.disks import LINUX, MIB, ext, gpt, qcow2
@@ -117,6 +117,9 @@ def _linux(image: Path, source: Path) -> Path:
     (source / "etc").symlink_to("/etc")
     (source / "broken").mkdir()
     (source / "broken" / "x").touch()
+    (source / "some").mkdir()
+    for name in ("damaged", "folder", "sound"):
+        (source / "some" / name).mkdir() if name == "folder" else (source / "some" / name).touch()
     (source / "half").mkdir()
     for number in range(9000):
         (source / "half" / f"a file whose number is {number}").touch()
@@ -135,6 +138,8 @@ class Repository:
             for path, number in (("/broken", 0), ("/half", last)):
                 image.seek(block_of(linux, path, number) * 1024)
                 image.write(b"\xff" * 1024)
+        for name in ("damaged", "folder"):
+            patch(linux, inode_offset(linux, f"/some/{name}") + 100, b"\xff" * 4)
         for backup in (OLDER, NEWER):
             windows = _windows(folder / "windows", backup)
             disk = gpt(folder / "disk", (BASIC_DATA, windows), (LINUX, linux))
@@ -258,7 +263,7 @@ def test_links_stay_in_the_share(share: Share) -> None:
     """Those that lead out of it are not there for Samba."""
     assert "large" in share.listing(inside(NEWER, "part2", "link"))
     assert set(share.listing(inside(NEWER, "part2"))) == {
-        *("lost+found", "home", "link", "broken", "half")
+        *("lost+found", "home", "link", "broken", "half", "some")
     }
     assert "NT_STATUS_OBJECT" in share.do(f"get {inside(NEWER, 'part2', 'etc', 'passwd')} -").out
 
@@ -293,6 +298,21 @@ def test_a_folder_that_cannot_be_read_to_its_end_is_not_cut(daemon: Daemon, shar
     assert done.code != 0
     assert "NT_STATUS_" in done.out
     assert "number" not in done.out
+
+
+def test_what_cannot_be_read_is_listed_and_an_error_to_copy(
+    daemon: Daemon, samba: Samba, tmp_path: Path
+) -> None:
+    daemon.expect("ERROR .*inode [0-9]+")
+    for name in ("restore", "restore-all"):
+        share = samba.share(name)
+        folder = inside(NEWER, "part2", "some")
+        assert set(share.listing(folder)) == {"damaged", "folder", "sound"}
+        for command in (f"get {folder}\\damaged {tmp_path / 'copy'}", f"ls {folder}\\folder\\*"):
+            done = share.do(command)
+            assert done.code != 0
+            assert "NT_STATUS_" in done.out
+        assert share.read(f"{folder}\\sound") == b""
 
 
 def test_a_missing_image_is_an_error(serve: Serve, repository: Repository, tmp_path: Path) -> None:
@@ -477,7 +497,7 @@ def test_a_plain_mount_belongs_to_one(serve: Serve, repository: Repository) -> N
     for part in ("part1", "part2"):
         for folder, folders, files in os.walk(daemon.backups / NEWER / "disk0" / part):
             if folder.endswith("/part2"):
-                folders[:] = set(folders) - {"broken", "half"}
+                folders[:] = set(folders) - {"broken", "half", "some"}
             for name in (".", *folders, *files):
                 seen = Path(folder, name).lstat()
                 assert (seen.st_uid, seen.st_gid) == (1234, os.getegid())
