@@ -23,7 +23,7 @@ from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, served
 from tests.mounted.disks import LINUX, MIB, ext, gpt, qcow2
 from tests.mounted.reading import error_of
-from tests.mounted.samba import CONF, NOBODY, Samba, Share, smbd
+from tests.mounted.samba import CONF, NOBODY, ROOT, Samba, Share, smbd
 from tests.tools import require, require_root, run
 
 VM = "files01"
@@ -186,7 +186,9 @@ def detach_all(daemon: Daemon) -> None:
 # Folders and files
 
 
-def test_what_is_above_the_guests_attaches_nothing(daemon: Daemon, share: Share) -> None:
+@pytest.mark.parametrize("name", ["restore", "restore-all"])
+def test_what_is_above_the_guests_attaches_nothing(daemon: Daemon, samba: Samba, name: str) -> None:
+    share = samba.share(name)
     detach_all(daemon)
     assert set(share.listing("")) == {"backups", "vms"}
     assert set(share.listing("backups")) == {OLDER, NEWER}
@@ -439,6 +441,27 @@ def test_owner_and_mode_decide_for_linux_guests(samba: Samba) -> None:
     assert nobody.read(inside(NEWER, "part2", "home", "plain")) == b"ascii"
     assert samba.share("restore-all").read(secret) == b"for root alone"
     assert "NT_STATUS_ACCESS_DENIED" in samba.share("restore-all", NOBODY).do("ls").out
+
+
+def test_permissions_of_a_disk_without_partitions(serve: Serve, tmp_path: Path) -> None:
+    """Nobody gets in by looking first, when they are not known yet: smbd opens, and asks then."""
+    image = tmp_path / "windows"
+    ntfs.mkntfs(image, 16 * MIB)
+    with ntfs.writable(image) as root:
+        tree.write(root + b"/name", (0, b"content"))
+        os.setxattr(root, "system.ntfs_acl", descriptor((ADMINISTRATORS, ALL)))
+    qcow2(image, tmp_path / "images" / NEWER / "disk0.qcow2")
+    daemon = serve("--profile", "samba", "--images", tmp_path / "images")
+    with smbd(daemon.mountpoint, VM) as samba:
+        for _ in range(2):
+            for user, seen in ((NOBODY, False), (ROOT, True)):
+                done = samba.share("restore", user).do(f'ls "{inside(NEWER)}\\*"')
+                assert ("name" in done.out, "NT_STATUS_ACCESS_DENIED" in done.out) == (
+                    seen,
+                    not seen,
+                )
+                assert daemon.cli("detach", NEWER, "0").code == 0
+    daemon.check()
 
 
 # Previous versions
