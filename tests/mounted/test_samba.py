@@ -82,6 +82,8 @@ def _windows(image: Path, backup: str) -> Path:
         long = tree.folder(mounted, b"long")
         for letter in "nж語":
             tree.write(long + b"/" + (letter * 255).encode(), (0, letter.encode()))
+        tree.write(long + b"/a short name.text", (0, b"8.3"))
+        os.setxattr(long + b"/a short name.text", "system.ntfs_dos_name", b"ASHORT~1.TEX")
         tree.write(names + b"/alone-\xed\xa0\x80", (0, b"a surrogate"))
         many = tree.folder(mounted, b"many")
         for number in range(1500):
@@ -120,6 +122,9 @@ def _linux(image: Path, source: Path) -> Path:
     (source / "some").mkdir()
     for name in ("damaged", "folder", "sound"):
         (source / "some" / name).mkdir() if name == "folder" else (source / "some" / name).touch()
+    (source / "special").mkdir()
+    os.mkfifo(source / "special" / "pipe")
+    os.mknod(source / "special" / "device", stat.S_IFCHR | 0o666, os.makedev(1, 5))
     (source / "half").mkdir()
     for number in range(9000):
         (source / "half" / f"a file whose number is {number}").touch()
@@ -232,6 +237,14 @@ def test_a_linux_folder_is_copied_whole(
     assert copied == written
 
 
+def test_folders_in_folders_are_fetched_one_by_one(share: Share, tmp_path: Path) -> None:
+    folder = inside(NEWER, "part1", "Users")
+    done = share.do("recurse", "prompt", f'cd "{folder}"', f'lcd "{tmp_path}"', "mget *")
+    assert done.code == 0, done.out
+    found = {path.name: path.read_bytes() for path in (tmp_path / "anna").iterdir()}
+    assert found == {"notes.txt": CONTENT[NEWER], f"in {NEWER}": b"here"}
+
+
 def test_names_of_every_script(share: Share, tmp_path: Path) -> None:
     """What Windows does not allow in a name is listed under a short one, by Samba."""
     share.copy(inside(NEWER, "part1", "names"), tmp_path / "names")
@@ -250,9 +263,10 @@ def test_names_of_every_script(share: Share, tmp_path: Path) -> None:
 
 def test_names_as_long_as_windows_allows(share: Share) -> None:
     folder = inside(NEWER, "part1", "long")
-    assert set(share.listing(folder)) == {letter * 255 for letter in "nж語"}
+    assert set(share.listing(folder)) == {*(letter * 255 for letter in "nж語"), "a short name.text"}
     for letter in "nж語":
         assert share.read(f"{folder}\\{letter * 255}") == letter.encode()
+    assert share.read(f"{folder}\\ASHORT~1.TEX") == b"8.3", "the guest's short name, when typed"
 
 
 def test_names_that_differ_by_case_alone(share: Share) -> None:
@@ -265,9 +279,15 @@ def test_links_stay_in_the_share(share: Share) -> None:
     """Those that lead out of it are not there for Samba."""
     assert "large" in share.listing(inside(NEWER, "part2", "link"))
     assert set(share.listing(inside(NEWER, "part2"))) == {
-        *("lost+found", "home", "link", "broken", "half", "some")
+        *("lost+found", "home", "link", "broken", "half", "some", "special")
     }
     assert "NT_STATUS_OBJECT" in share.do(f"get {inside(NEWER, 'part2', 'etc', 'passwd')} -").out
+
+
+def test_what_is_neither_file_nor_folder(share: Share) -> None:
+    folder = inside(NEWER, "part2", "special")
+    assert set(share.listing(folder)) == {"device", "pipe"}
+    assert "NT_STATUS_ACCESS_DENIED" in share.do(f"get {folder}\\device -").out
 
 
 def test_nothing_can_be_written(share: Share, tmp_path: Path) -> None:
@@ -520,7 +540,7 @@ def test_a_plain_mount_belongs_to_one(serve: Serve, repository: Repository) -> N
     for part in ("part1", "part2"):
         for folder, folders, files in os.walk(daemon.backups / NEWER / "disk0" / part):
             if folder.endswith("/part2"):
-                folders[:] = set(folders) - {"broken", "half", "some"}
+                folders[:] = set(folders) - {"broken", "half", "some", "special"}
             for name in (".", *folders, *files):
                 seen = Path(folder, name).lstat()
                 assert (seen.st_uid, seen.st_gid) == (1234, os.getegid())
