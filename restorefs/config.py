@@ -13,6 +13,8 @@ from pathlib import Path
 
 from restorefs.errors import ConfigError
 
+PROFILES = ("posix", "samba", "plain")
+"""What a mount is for (tree/presentation.py)."""
 _REQUEST_TIMEOUTS = Path("/proc/sys/fs/fuse")
 
 
@@ -45,8 +47,8 @@ def real_mountpoint(path: Path) -> Path:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One mount. `mountpoint` is a real path; either `catalog_url` or `images` is set. Times in
-    seconds, sizes in bytes; an idle_timeout of 0 keeps disks attached. `profile` is "posix",
-    "samba" or "plain" (tree/presentation.py); `uid`, `gid`, `umask`: None shows what it says."""
+    seconds, sizes in bytes; an idle_timeout of 0 keeps disks attached. `profile` is one of
+    PROFILES; `uid`, `gid`, `umask`: None shows what it says."""
 
     mountpoint: Path
     catalog_url: str | None = None
@@ -84,6 +86,8 @@ class Settings:
             raise ConfigError(
                 "say where the backups are: one of --catalog URL and --images FOLDER, not both"
             )
+        if self.profile not in PROFILES:
+            raise ConfigError(f"{self.profile!r} is no profile: there are {', '.join(PROFILES)}")
         if len(os.fsencode(self.instance_dir)) > 80:
             raise ConfigError(
                 f"{self.runtime_dir} is too long a path for sockets: name a shorter --runtime-dir"

@@ -15,7 +15,7 @@ import restorefs
 from restorefs.cli import show
 from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Size
 from restorefs.cli.text import PrintableFormatter, printable
-from restorefs.config import Settings, default_runtime_dir, real_mountpoint
+from restorefs.config import PROFILES, Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
 )
 @click.option(
     "--profile",
-    type=click.Choice(["posix", "samba", "plain"]),
+    type=click.Choice(PROFILES),
     default="posix",
     show_default=True,
     help="posix shows files as the guest has them. samba adds what Samba's modules look for:"
