@@ -26,11 +26,11 @@ def default_runtime_dir() -> Path:
     return Path(base) / "restorefs" if base else Path(f"/tmp/restorefs-{os.geteuid()}")
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether a folder is a real one that nobody but us and root can write to: others may make
-    folders in /tmp, and links."""
+def is_ours(folder: Path, uid: int | None = None) -> bool:
+    """Whether a folder is a real one that nobody but us (or `uid` instead) and root can write to:
+    others may make folders in /tmp, and links."""
     about = folder.lstat()
-    owned = about.st_uid in (0, os.geteuid())
+    owned = about.st_uid in (0, os.geteuid() if uid is None else uid)
     return stat.S_ISDIR(about.st_mode) and owned and not about.st_mode & 0o022
 
 
@@ -48,7 +48,8 @@ def real_mountpoint(path: Path) -> Path:
 class Settings:
     """One mount. `mountpoint` is a real path; either `catalog_url` or `images` is set. Times in
     seconds, sizes in bytes; an idle_timeout of 0 keeps disks attached. `profile` is one of
-    PROFILES; `uid`, `gid`, `umask`: None shows what it says."""
+    PROFILES; `uid`, `gid`, `umask`: None shows what it says. `user` is who to become once mounted;
+    `source` what the mount is called in lists of mounts."""
 
     mountpoint: Path
     catalog_url: str | None = None
@@ -65,6 +66,10 @@ class Settings:
     umask: int | None = None
     show_system_files: bool = False
     oem_codepage: str = "cp437"
+    deny_comm: tuple[str, ...] = ()
+    noexec: bool = False
+    user: str | None = None
+    source: str = "restorefs"
     runtime_dir: Path = field(default_factory=default_runtime_dir)
 
     @property

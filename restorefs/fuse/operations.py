@@ -13,11 +13,12 @@ there is no await, so a view of a cache slot may be given.
 
 import errno
 import itertools
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from restorefs.errors import LookAgainError, NoAttributeError, NotFoundError, RestoreError
 from restorefs.fuse import protocol
+from restorefs.fuse.denying import Denying
 from restorefs.fuse.listing import OpenFolder, read_to_end
 from restorefs.fuse.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Opcode
 from restorefs.fuse.request import Request
@@ -32,7 +33,8 @@ T = TypeVar("T")
 class Operations:
     """Serves a Tree."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, denied: Collection[str] = ()) -> None:
+        """denied: names of programs that may not look inside disks."""
         self._tree = tree
         self._folders: dict[int, OpenFolder] = {}
         self._walks = Walks(self._open_folder)
@@ -54,6 +56,8 @@ class Operations:
             Opcode.FORGET: Request.drop,
             Opcode.BATCH_FORGET: Request.drop,
         }
+        if denied:
+            self.handlers = Denying(tree, denied).wrapped(self.handlers)
 
     def _from_memory(self, handler: Callable[[Request], Answering]) -> Handler:
         """Return a handler that answers at once what is asked about nodes above the disks: nothing
@@ -80,12 +84,12 @@ class Operations:
                 raise
             request.reply(protocol.absent_out(GUEST_TTL))  # remembered, too
         else:
-            node, attributes, ttl, _ = entry
+            node, attributes, ttl, _, generation = entry
             assert attributes is not None, "only a listing leaves them out"
-            request.reply(protocol.entry_out(node, attributes, ttl))
+            request.reply(protocol.entry_out(node, generation, attributes, ttl))
 
     async def _getattr(self, request: Request) -> None:
-        node, attributes, ttl, _ = await self._tree.getattr(request.node)
+        node, attributes, ttl, *_ = await self._tree.getattr(request.node)
         assert attributes is not None, "only a listing leaves them out"
         request.reply(protocol.attr_out(node, attributes, ttl))
 

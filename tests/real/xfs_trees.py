@@ -23,6 +23,10 @@ def expected_tree(image: Path, name: str, top: bytes = b".") -> Manifest:
     with RECIPES[name].mounted(image) as root:
         manifest = manifest_of_path(root, top)
     for entry in manifest.values():
+        if entry.nlink > 1:
+            # It was read by another of its names before: with pages in its cache, the kernel
+            # calls unwritten blocks data.
+            entry.segments = None
         for stored in (b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"):
             entry.xattrs.pop(stored, None)
     return manifest
