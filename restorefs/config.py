@@ -13,6 +13,8 @@ from pathlib import Path
 
 from restorefs.errors import ConfigError
 
+PROFILES = ("posix", "samba", "plain")
+"""What a mount is for (tree/presentation.py)."""
 _REQUEST_TIMEOUTS = Path("/proc/sys/fs/fuse")
 
 
@@ -45,9 +47,9 @@ def real_mountpoint(path: Path) -> Path:
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One mount. `mountpoint` is a real path; either `catalog_url` or `images` is set. Times in
-    seconds, sizes in bytes; an idle_timeout of 0 keeps disks attached. `uid`, `gid`, `umask`: None
-    shows the guest's own. `user` is who to become once mounted; `source` what the mount is called
-    in lists of mounts."""
+    seconds, sizes in bytes; an idle_timeout of 0 keeps disks attached. `profile` is one of
+    PROFILES; `uid`, `gid`, `umask`: None shows what it says. `user` is who to become once mounted;
+    `source` what the mount is called in lists of mounts."""
 
     mountpoint: Path
     catalog_url: str | None = None
@@ -58,6 +60,7 @@ class Settings:
     attach_timeout: float = 20.0
     read_timeout: float = 60.0
     cache_size: int = 256 << 20
+    profile: str = "posix"
     uid: int | None = None
     gid: int | None = None
     umask: int | None = None
@@ -88,6 +91,8 @@ class Settings:
             raise ConfigError(
                 "say where the backups are: one of --catalog URL and --images FOLDER, not both"
             )
+        if self.profile not in PROFILES:
+            raise ConfigError(f"{self.profile!r} is no profile: there are {', '.join(PROFILES)}")
         if len(os.fsencode(self.instance_dir)) > 80:
             raise ConfigError(
                 f"{self.runtime_dir} is too long a path for sockets: name a shorter --runtime-dir"

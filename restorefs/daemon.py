@@ -36,7 +36,7 @@ from restorefs.guestfs.base import GuestOptions
 from restorefs.rights import Rights
 from restorefs.session.ledger import Ledger
 from restorefs.session.pool import Pool, PoolSettings
-from restorefs.tree.presentation import Presentation
+from restorefs.tree.presentation import Presentation, Profile
 from restorefs.tree.refresh import Refresher
 from restorefs.tree.tree import Tree
 
@@ -105,8 +105,7 @@ async def _serve(
         ledger,
         siblings=lambda record: tree.siblings(record),
     )
-    presentation = Presentation(settings.uid, settings.gid, settings.umask)
-    tree = Tree(pool, presentation, started_ns=time.time_ns())
+    tree = Tree(pool, _presentation(settings), started_ns=time.time_ns())
     refresher = Refresher(catalog, tree, pool)
     await refresher.load()
     settings.check_outside(tree.namespace.image_folders())
@@ -144,6 +143,16 @@ async def _serve(
                 writing.cancel_scope.deadline = trio.current_time() + _END_SECONDS
         listening.cancel_scope.cancel()
     log.info("unmounted %s", settings.mountpoint)
+
+
+def _presentation(settings: Settings) -> Presentation:
+    """Everything in a plain mount belongs to who serves it, unless somebody is named."""
+    profile = Profile(settings.profile)
+    uid, gid = settings.uid, settings.gid
+    if profile is Profile.PLAIN:
+        uid = os.geteuid() if uid is None else uid
+        gid = os.getegid() if gid is None else gid
+    return Presentation(uid, gid, settings.umask, profile)
 
 
 async def _obey_signals(

@@ -15,7 +15,7 @@ import restorefs
 from restorefs.cli import config_file, show
 from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Names, Size
 from restorefs.cli.text import READY, PrintableFormatter, printable
-from restorefs.config import Settings, default_runtime_dir, real_mountpoint
+from restorefs.config import PROFILES, Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
 
 if TYPE_CHECKING:
@@ -137,6 +137,15 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     default=64,
     show_default=True,
     help="Disks attached at once; then the least recently used idle one is let go.",
+)
+@click.option(
+    "--profile",
+    type=click.Choice(PROFILES),
+    default="posix",
+    show_default=True,
+    help="posix shows files as the guest has them. samba adds what Samba's modules look for:"
+    " streams and permissions of Windows guests. plain shows all files as one owner's, 0644, and"
+    " folders 0755; the owner is who runs this, unless --uid and --gid name another.",
 )
 @click.option("--uid", type=ID, help="Show this owner (a number) instead of the guests'.")
 @click.option("--gid", type=ID, help="Show this group (a number) instead of the guests'.")

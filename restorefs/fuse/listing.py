@@ -27,6 +27,21 @@ _DOTS = 2
 _USUAL_SIZE = 32 << 10
 """Bytes that a C library asks for (glibc's readdir)."""
 _NOWHERE = -1
+_MOST_KEPT = 50_000
+
+
+async def read_to_end(tree: Tree, node: NodeId, first: Batch) -> Batch:
+    """Read a folder to its end, for those who would take an error behind the first names for it.
+
+    Returns one batch of all, or `first` where that would be too much to keep: what was read is read
+    once more then. Raises what the tree does.
+    """
+    batch, items = first, list(first.items)
+    while not batch.complete:
+        batch = await tree.readdir(node, batch.items[-1].cookie)
+        if len(items) <= _MOST_KEPT:
+            items += batch.items
+    return Batch(items, complete=True) if len(items) <= _MOST_KEPT else first
 
 
 class OpenFolder:

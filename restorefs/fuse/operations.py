@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from restorefs.errors import LookAgainError, NoAttributeError, NotFoundError, RestoreError
 from restorefs.fuse import protocol
 from restorefs.fuse.denying import Denying
-from restorefs.fuse.listing import OpenFolder
+from restorefs.fuse.listing import OpenFolder, read_to_end
 from restorefs.fuse.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Opcode
 from restorefs.fuse.request import Request
 from restorefs.fuse.server import Answering, Handler
@@ -136,7 +136,10 @@ class Operations:
         return found
 
     async def _open_folder(self, node: NodeId, parent: NodeId | None) -> OpenFolder:
-        return OpenFolder(self._tree, node, await self._tree.readdir(node), parent)
+        first = await self._tree.readdir(node)
+        if self._tree.lists_whole:
+            first = await read_to_end(self._tree, node, first)
+        return OpenFolder(self._tree, node, first, parent)
 
     def _reply_open(self, request: Request, folder: OpenFolder) -> None:
         handle = next(self._handles)

@@ -121,6 +121,8 @@ class GuestFilesystem(ABC):
 
     kinds: ClassVar[tuple[str, ...]]
     """The Identity.kind values that this reader opens."""
+    has_streams: ClassVar[bool] = False
+    """Files have named streams: their b"user.x" attributes are these."""
 
     identity: Identity
     root: Inode

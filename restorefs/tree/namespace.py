@@ -3,6 +3,10 @@
 Owns the names: backups/<backup_id>/disk<N>, vms/<vm_name>/<time> and `latest`. A namespace is
 immutable: a changed catalog makes a new one. Must not know what is on any disk; asking it never
 attaches.
+
+Each backup's folder has a link PREVIOUS to its VM's folder, which whoever knows its name finds and
+no listing shows: Samba's vfs_shadow_copy2 looks for the other backups of a file there
+(docs/samba.md). Listed, it would lead whoever follows links from backup to backup without an end.
 """
 
 import logging
@@ -17,6 +21,7 @@ from restorefs.catalog.records import BackupRecord, DiskRecord
 from restorefs.tree.nodeid import ROOT, NodeId, above
 
 log = logging.getLogger(__name__)
+PREVIOUS = b".previous-versions"
 _NAME_MAX = 255
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
@@ -24,7 +29,7 @@ _EARLIEST = datetime.min.replace(tzinfo=UTC)
 @dataclass(frozen=True, slots=True)
 class Above:
     """A node above the guests: a folder (`children` by name), a link (`target`), or the folder
-    of a disk (`disk`), whose content is the disk's."""
+    of a disk (`disk`), whose content is the disk's. `hidden`: found by its name, but not listed."""
 
     node: NodeId
     parent: NodeId
@@ -33,6 +38,7 @@ class Above:
     children: Mapping[bytes, NodeId] | None = None
     target: bytes | None = None
     disk: DiskRecord | None = None
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ class Namespace:
             children[disk_name] = node
             self.disk_folders[disk.id] = node
             self._put(Above(node, folder, disk_name, time_ns, disk=disk))
+        children[PREVIOUS] = self._add_previous(folder, path, backup)
         return self._put(Above(folder, parent, name, time_ns, children=children))
 
     def _add_vms(self, backups: Iterable[BackupRecord]) -> NodeId:
@@ -152,6 +159,12 @@ class Namespace:
         node = above(parent_path + b"/" + name)
         time_ns = self._time_ns(backup.created_at)
         return self._put(Above(node, parent, name, time_ns, target=target))
+
+    def _add_previous(self, parent: NodeId, parent_path: bytes, backup: BackupRecord) -> NodeId:
+        node = above(parent_path + b"/" + PREVIOUS)
+        time_ns = self._time_ns(backup.created_at)
+        target = b"../../vms/" + safe_name(backup.vm_name)
+        return self._put(Above(node, parent, PREVIOUS, time_ns, target=target, hidden=True))
 
     def _put(self, node: Above) -> NodeId:
         other = self._nodes.setdefault(node.node, node)

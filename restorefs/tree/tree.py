@@ -12,6 +12,7 @@ be gone: what is looked up then may raise GoneError.
 import os
 import stat
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from restorefs.catalog.records import DiskRecord
@@ -22,8 +23,9 @@ from restorefs.errors import (
     NotALinkError,
     NotFoundError,
     RestoreError,
+    UnsupportedError,
 )
-from restorefs.guestfs.base import Attributes
+from restorefs.guestfs.base import Attributes, GuestFilesystem
 from restorefs.session.disk import AttachedDisk
 from restorefs.session.filedata import Data
 from restorefs.session.pool import Pool
@@ -190,14 +192,20 @@ class Tree:
                 if guest_node.inode != VOLUME_FOLDER:
                     raise
                 return {ERROR_XATTR: os.fsencode(str(error))}
-            inode = _inode(guest_node, guest.filesystem.root)
-            return self._presentation.xattrs(await guest.filesystem.xattrs(inode))
+            return await self._shown_xattrs(
+                guest.filesystem, _inode(guest_node, guest.filesystem.root)
+            )
 
     def may_wait(self, node: NodeId) -> bool:
         """Tell whether what is asked about a node, or about names in it, may have to wait. What is
         above the disks is answered from memory: there, no method awaits anything."""
         above = self.namespace.get(node) if is_above(node) else None
         return not is_above(node) or (above is not None and above.disk is not None)
+
+    @property
+    def lists_whole(self) -> bool:
+        """Whoever lists a folder would take an error behind its first names for its end."""
+        return self._presentation.lists_whole
 
     def disk_attributes(self, node: NodeId) -> Attributes | None:
         """Return what a disk's folder is shown with at the moment, None for any other node; never
@@ -266,8 +274,7 @@ class Tree:
         if disk is not None and disk.whole_guest is not None:
             async with self._pool.use(record) as used:
                 filesystem = (await used.guest(WHOLE_DISK_INDEX)).filesystem
-                found = await filesystem.xattrs(filesystem.root)
-                shown.update(self._presentation.xattrs(found))
+                shown.update(await self._shown_xattrs(filesystem, filesystem.root))
         failure = self._pool.failures.get(record.id)
         if failure is not None:
             shown[ERROR_XATTR] = os.fsencode(failure.reason)
@@ -285,12 +292,12 @@ class Tree:
         if above.children is None:
             raise NotAFolderError("not a folder")
         children = sorted(
-            (node & _COOKIE_MASK, name, node) for name, node in above.children.items()
+            (node & _COOKIE_MASK, name, self._above(node)) for name, node in above.children.items()
         )
         return [
-            Listed(name, self._above_entry(self._above(node)), position)
-            for position, name, node in children
-            if position > cookie
+            Listed(name, self._above_entry(child), position)
+            for position, name, child in children
+            if position > cookie and not child.hidden
         ]
 
     def _disk_folder(self, record: DiskRecord) -> NodeId:
@@ -358,10 +365,21 @@ class Tree:
     def _on_disk(self, disk: AttachedDisk, node: NodeId, shown: Attributes, ttl: int) -> Entry:
         return Entry(node, shown, ttl, 0, disk.generation)
 
+    async def _shown_xattrs(self, filesystem: GuestFilesystem, inode: int) -> Mapping[bytes, bytes]:
+        found = await filesystem.xattrs(inode)
+        return self._presentation.xattrs(found, filesystem.has_streams)
+
     async def _lookup_in_guest(self, disk: AttachedDisk, where: GuestNode, name: bytes) -> Entry:
         filesystem = (await disk.guest(where.volume)).filesystem
         root = filesystem.root
-        inode = await filesystem.lookup(_inode(where, root), name)
+        folder = _inode(where, root)
+        try:
+            inode = await filesystem.lookup(folder, name)
+        except NotFoundError:
+            stored = self._presentation.stored_name(name)
+            if stored is None:
+                raise
+            inode = await filesystem.lookup(folder, stored)
         node = self._encode(disk, where.volume, inode, root)
         if is_above(node):
             return self._above_entry(self._above(node))
@@ -372,13 +390,22 @@ class Tree:
                 f"{os.fsdecode(name)!r} names an inode not in use: {error}"
             ) from None
 
+    async def _stand_in(self, filesystem: GuestFilesystem, inode: int, kind: int) -> Attributes:
+        """Return what a file is listed with whose inode cannot be read: an error whatever is done
+        with it, and nobody's but the daemon's. Not empty: of an empty file nothing is read."""
+        with suppress(DamagedError, NotFoundError, UnsupportedError):
+            return await filesystem.attributes(inode)
+        shown_kind = stat.S_IFDIR if kind == stat.S_IFDIR else stat.S_IFREG
+        return Attributes(inode, shown_kind, 1, *self._owner, 0, 1, 0, 0, 0, 0)
+
     async def _list_guest(self, disk: AttachedDisk, where: GuestNode, start: int) -> Batch:
         filesystem = (await disk.guest(where.volume)).filesystem
         listing = await filesystem.readdir(_inode(where, filesystem.root), start)
         disk_id, volume = where.disk_id, where.volume
         base = self._ids.base(disk_id, volume)
         encode, overrides = self._ids.encode, self._presentation.overrides
-        show = self._presentation.attributes
+        show, renames = self._presentation.attributes, self._presentation.renames
+        stands_in = self._presentation.stands_in
         generation = disk.generation
         new = tuple.__new__  # not Listed(...): this is the innermost loop of every listing
         items: list[Listed] = []
@@ -387,8 +414,12 @@ class Tree:
                 node = base | inode
             else:
                 node = encode(disk_id, volume, inode)
+            if attributes is None and stands_in:
+                attributes = await self._stand_in(filesystem, inode, kind)
             if overrides and attributes is not None:
                 attributes = show(attributes)
+            if renames:
+                name = self._presentation.name(name)
             entry = new(Entry, (node, attributes, GUEST_TTL, kind, generation))
             items.append(new(Listed, (name, entry, cookie)))
         return Batch(items, listing.complete)

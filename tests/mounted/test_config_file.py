@@ -64,6 +64,7 @@ def test_each_option_is_a_key(file: Path, settings: list[Settings], tmp_path: Pa
         attach-timeout = 5
         read-timeout = "9s"
         cache-size = "1G"
+        profile = "samba"
         uid = 1000
         gid = 4294967294
         umask = "027"
@@ -88,6 +89,7 @@ def test_each_option_is_a_key(file: Path, settings: list[Settings], tmp_path: Pa
         attach_timeout=5,
         read_timeout=9,
         cache_size=1 << 30,
+        profile="samba",
         uid=1000,
         gid=4294967294,
         umask=0o027,

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from restorefs import config
-from restorefs.config import Settings, default_runtime_dir, real_mountpoint
+from restorefs.config import PROFILES, Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError
+from restorefs.tree.presentation import Profile
 
 MOUNTPOINT = Path("/mnt/restore")
 RUNTIME = Path("/run/restorefs")
@@ -29,6 +30,13 @@ def test_either_a_catalog_or_a_folder_of_images() -> None:
     settings(images=Path("/srv/backups")).check()
     assert "--catalog" in refusal(settings(catalog_url=None))
     assert "--images" in refusal(settings(catalog_url="sqlite:///c.db", images=Path("/srv")))
+
+
+def test_a_profile_is_one_that_there_is() -> None:
+    assert {str(profile) for profile in Profile} == set(PROFILES)
+    for profile in PROFILES:
+        settings(profile=profile).check()
+    assert "posix, samba, plain" in refusal(settings(profile="windows"))
 
 
 def test_a_mountpoint_that_would_hide_the_images_is_refused() -> None:

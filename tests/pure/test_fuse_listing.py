@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restorefs.errors import DamagedError
+from restorefs.fuse import listing
 from restorefs.fuse.listing import OpenFolder
 from restorefs.guestfs.base import Attributes
 from restorefs.tree.nodeid import NodeId
@@ -101,6 +102,32 @@ async def test_every_name_once_whatever_the_size(count: int, size: int, ahead: b
         await folder.open()
     assert await whole(folder, size, ahead) == expected(tree.items)
     assert await whole(folder, size, ahead) == expected(tree.items), "rewound"
+
+
+@pytest.mark.parametrize("most", [0, 7, 20, 100])
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 20])
+async def test_a_folder_that_is_read_to_its_end_first(
+    count: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_MOST_KEPT", most)
+    tree = Folder([listed(number) for number in range(count)])
+    first = await listing.read_to_end(tree, FOLDER, await tree.readdir(FOLDER))
+    assert first.complete == (count <= max(most, 3)), "all of it, if that is not too much to keep"
+    asked = len(tree.asked)
+    folder = OpenFolder(tree, FOLDER, first)
+    assert await whole(folder, 32 << 10, True) == expected(tree.items)
+    assert (len(tree.asked) > asked) == (not first.complete)
+
+
+@pytest.mark.parametrize("most", [0, 100])
+async def test_an_error_at_the_end_is_one_of_opening(
+    most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "_MOST_KEPT", most)
+    tree = Folder([listed(number) for number in range(20)])
+    tree.broken.add(listed(17).cookie)
+    with pytest.raises(DamagedError):
+        await listing.read_to_end(tree, FOLDER, await tree.readdir(FOLDER))
 
 
 async def test_the_next_reply_is_ready() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from restorefs.catalog.records import BackupRecord, DiskRecord
-from restorefs.tree.namespace import Above, Namespace, safe_name
+from restorefs.tree.namespace import PREVIOUS, Above, Namespace, safe_name
 from restorefs.tree.nodeid import ROOT, above
 
 STARTED_NS = 4_000_000_000_000_000_000
@@ -84,8 +84,13 @@ def check(ns: Namespace) -> None:
         for name in children(ns, b"vms/" + vm):
             shown = follow(ns, b"vms/" + vm + b"/" + name)
             assert shown.children is not None
-            owners = {get(ns, node).disk for node in shown.children.values()}
-            assert all(disk is not None for disk in owners)
+            inside = {get(ns, node) for node in shown.children.values()}
+            assert all(node.disk is not None or node.hidden for node in inside)
+    for name in children(ns, b"backups"):
+        vm = follow(ns, b"backups/" + name + b"/" + PREVIOUS)
+        assert vm.children is not None
+        targets = {get(ns, node).target for node in vm.children.values()}
+        assert b"../../backups/" + name in targets
 
 
 def test_an_empty_catalog() -> None:
@@ -101,6 +106,8 @@ def test_a_backup_with_its_disks() -> None:
     check(ns)
     assert set(children(ns, b"backups")) == {b"backup-pgtest1-1759947871"}
     disks = children(ns, b"backups/backup-pgtest1-1759947871")
+    previous = disks.pop(PREVIOUS)
+    assert (previous.target, previous.hidden) == (b"../../vms/pgtest1", True)
     assert [(name, node.disk) for name, node in disks.items()] == [
         (b"disk0", record.disks[0]),
         (b"disk1", record.disks[1]),
@@ -252,5 +259,5 @@ def test_ten_thousand_backups() -> None:
     ns = namespace(*records)
     assert len(children(ns, b"backups")) == 10_000
     assert len(ns.disk_folders) == 50_000
-    assert len(list(ns)) == 3 + 10_000 * (1 + 5 + 1) + 500 * 2
+    assert len(list(ns)) == 3 + 10_000 * (1 + 5 + 1 + 1) + 500 * 2
     assert follow(ns, b"vms/vm7/latest").name == b"backup-vm7-9507"

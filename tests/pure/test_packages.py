@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 TABLE = Path(__file__).parents[2] / "tools" / "packages.txt"
-NEED = re.compile(r"(program:[\w./-]+|module:\w+|header:[\w.]+|user:\w+)")
+NEED = re.compile(r"(program:[\w./-]+|module:\w+|header:[\w.]+|user:\w+|samba:\w+)")
 
 
 def test_each_need_has_groups_and_a_column_for_every_family():

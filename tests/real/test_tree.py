@@ -32,7 +32,7 @@ from restorefs.errors import (
 from restorefs.session.pool import Pool
 from restorefs.tree.namespace import Namespace
 from restorefs.tree.nodeid import ROOT, NodeId, above, is_above
-from restorefs.tree.presentation import Presentation
+from restorefs.tree.presentation import Presentation, Profile
 from restorefs.tree.refresh import Refresher
 from restorefs.tree.tree import (
     ABOVE_TTL,
@@ -241,6 +241,16 @@ async def test_nothing_above_the_guests_attaches_a_disk(sample: Sample) -> None:
             *(b"/vms/web/2025-10-08T182431Z", b"/vms/web/2025-10-08T182431Z-2"),
             *(b"/vms/web/2025-10-08T182431Z-3", b"/vms/web/latest"),
         }
+        assert servers() == []
+
+
+async def test_the_way_to_other_backups_is_found_but_not_listed(sample: Sample) -> None:
+    async with tree_of(sample) as tree:
+        link = await find(tree, b"backups/full/.previous-versions")
+        assert kind(link) == stat.S_IFLNK
+        assert await tree.readlink(link.node) == b"../../vms/web"
+        assert (await tree.getattr(link.node), link.ttl) == (link, ABOVE_TTL)
+        assert await names(tree, b"backups/full") == {b"disk0", b"disk1"}
         assert servers() == []
 
 
@@ -576,6 +586,23 @@ async def test_acls_are_shown_where_nothing_is_overridden(sample: Sample) -> Non
     async with tree_of(sample) as tree:
         own = (await find(tree, b"backups/full/disk0/own")).node
         assert b"system.posix_acl_access" in await tree.xattrs(own)
+
+
+async def test_a_plain_mount_is_one_owners_everywhere(sample: Sample) -> None:
+    shown = Presentation(uid=7, gid=8, profile=Profile.PLAIN)
+    async with tree_of(sample, shown) as tree:
+        for path in (b"backups/full/disk0/own", b"backups/full/disk1/part1/own"):
+            own = await find(tree, path)
+            parent = await listing(tree, (await find(tree, path.rpartition(b"/")[0])).node)
+            listed = next(item.entry for item in parent if item.name == b"own")
+            for entry in (own, listed, await tree.getattr(own.node)):
+                assert entry.attributes is not None
+                assert (entry.attributes.uid, entry.attributes.gid) == (7, 8)
+                assert entry.attributes.mode == stat.S_IFREG | 0o644
+            assert await tree.xattrs(own.node) == {b"user.note": b"worth keeping"}
+        part = (await find(tree, b"backups/full/disk1/part1")).attributes
+        assert part is not None
+        assert (part.uid, part.mode) == (7, stat.S_IFDIR | 0o755)
 
 
 # The catalog changes

@@ -59,6 +59,7 @@ class NtfsFilesystem(GuestFilesystem):
     """An NTFS file system."""
 
     kinds: ClassVar[tuple[str, ...]] = ("ntfs",)
+    has_streams: ClassVar[bool] = True
     root = ROOT
 
     def __init__(self, mft: Mft, boot: Boot, options: GuestOptions) -> None:
