@@ -202,6 +202,7 @@ async def test_the_status_tells_what_is_attached(sample: Sample) -> None:
             "backup_id": "full",
             "disk_index": 0,
             "filesystems": ["ext4", "swap"],
+            "attached_for": None,
             "shares_volumes_with": [],
             "socket": str(disk.server.socket_path),
             "qemu_nbd_pid": servers()[0],
