@@ -13,6 +13,7 @@ there is no await, so a view of a cache slot may be given.
 
 import errno
 import itertools
+import os
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ class Operations:
             Opcode.GETATTR: self._from_memory(self._getattr),
             Opcode.READLINK: self._from_memory(self._readlink),
             Opcode.READ: self._read,
+            Opcode.LSEEK: self._lseek,
             Opcode.OPENDIR: self._opendir,
             Opcode.READDIRPLUS: self._readdirplus,
             Opcode.RELEASEDIR: self._releasedir,
@@ -95,6 +97,17 @@ class Operations:
     async def _read(self, request: Request) -> None:
         _, offset, size = protocol.read_in(request.body)
         request.reply(await self._tree.read(request.node, offset, size))
+
+    async def _lseek(self, request: Request) -> None:
+        offset, whence = protocol.lseek_in(request.body)
+        if whence == os.SEEK_DATA:
+            found = await self._tree.find_data(request.node, offset)
+        elif whence == os.SEEK_HOLE:
+            found = await self._tree.find_hole(request.node, offset)
+        else:
+            request.fail(errno.EINVAL)
+            return
+        request.reply(protocol.lseek_out(found))
 
     def _opendir(self, request: Request) -> Answering | None:
         self._tree.check_there(request.node)  # nothing is listed from memory when it has gone
