@@ -18,7 +18,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from restorefs.errors import LookAgainError, NoAttributeError, NotFoundError, RestoreError
-from restorefs.fuse import protocol
+from restorefs.fuse import access, protocol
 from restorefs.fuse.listing import OpenFolder
 from restorefs.fuse.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Opcode
 from restorefs.fuse.request import Request
@@ -28,6 +28,7 @@ from restorefs.tree.nodeid import NodeId, is_above
 from restorefs.tree.tree import GUEST_TTL, Tree
 
 T = TypeVar("T")
+_ACL = b"system.posix_acl_access"
 
 
 class Operations:
@@ -76,7 +77,7 @@ class Operations:
     async def _lookup(self, request: Request) -> None:
         asked = self._tree.lookup(request.node, protocol.name_in(request.body))
         try:
-            entry = await self._looking_inside(request.node, asked)
+            entry = await self._looking_inside(request, asked, access.SEARCH)
         except NotFoundError:
             if is_above(request.node):
                 raise
@@ -120,7 +121,7 @@ class Operations:
     async def _open(self, request: Request) -> None:
         if is_above(request.node):
             opened = self._open_folder(request.node, None)
-            folder = await self._looking_inside(request.node, opened)
+            folder = await self._looking_inside(request, opened, access.LIST)
         else:
             folder = await self._walks.open(request.pid, request.node)
         self._reply_open(request, folder)
@@ -128,21 +129,31 @@ class Operations:
         if not is_above(request.node):
             await self._walks.go_on(request.pid)
 
-    async def _looking_inside(self, node: NodeId, answer: Coroutine[Any, Any, T]) -> T:
+    async def _looking_inside(
+        self, request: Request, answer: Coroutine[Any, Any, T], wanted: int
+    ) -> T:
         """Await what may attach a disk. Where its folder looks different then, the kernel has let
-        somebody in by what it looked like before. ESTALE has it walk the path again, and nobody
-        sees that (path_lookup in Linux' "pathname lookup", LOOKUP_REVAL)."""
-        before = self._tree.disk_attributes(node)
+        somebody in by what it looked like before. Whoever is not surely allowed in gets ESTALE: it
+        has the kernel walk the path again, and nobody sees that (path_lookup in Linux' "pathname
+        lookup", LOOKUP_REVAL), but for clients of the kernel's NFS server, which walks none."""
+        before = self._tree.disk_attributes(request.node)
         error = None
         try:
             found = await answer
         except RestoreError as raised:
             error = raised
-        if self._tree.disk_attributes(node) != before:
-            raise LookAgainError("the disk's root is known now")
+        if self._tree.disk_attributes(request.node) != before:
+            await self._check_again(request, wanted)
         if error is not None:
             raise error
         return found
+
+    async def _check_again(self, request: Request, wanted: int) -> None:
+        """Raise LookAgainError unless whoever asks is surely allowed what is wanted."""
+        has_acl = _ACL in await self._tree.xattrs(request.node)
+        now = self._tree.disk_attributes(request.node)
+        if now is None or not access.is_sure(request, now, has_acl, wanted):
+            raise LookAgainError("the disk's root is known now")
 
     async def _open_folder(self, node: NodeId, parent: NodeId | None) -> OpenFolder:
         return OpenFolder(self._tree, node, await self._tree.readdir(node), parent)
