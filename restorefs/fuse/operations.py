@@ -5,7 +5,9 @@ get here: the mount is read-only, and the kernel answers EROFS itself.
 
 Files have no OPEN: it gives ENOSYS, after which the kernel opens without asking, keeps what it has
 read, and asks with every READ. Folders do: what is wrong with one is an error of opendir(3), which
-everybody checks, and not of readdir(3).
+everybody checks, and not of readdir(3). But for who opens a folder as if it were a file, which
+opendir(3) does nowhere: an NFS server does so to ask for its attributes (nfs-ganesha), and one folder
+that cannot be read must not keep it from listing the one above. Listing it gives the error.
 
 Concurrency: see server.py. Between the return of Tree.read() and the copy that the kernel makes
 there is no await, so a view of a cache slot may be given.
@@ -17,7 +19,13 @@ import os
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from restorefs.errors import LookAgainError, NoAttributeError, NotFoundError, RestoreError
+from restorefs.errors import (
+    GoneError,
+    LookAgainError,
+    NoAttributeError,
+    NotFoundError,
+    RestoreError,
+)
 from restorefs.fuse import access, protocol
 from restorefs.fuse.listing import OpenFolder
 from restorefs.fuse.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Opcode
@@ -37,6 +45,7 @@ class Operations:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._folders: dict[int, OpenFolder] = {}
+        self._unreadable: dict[int, RestoreError] = {}  # open folders that cannot be listed
         self._walks = Walks(self._open_folder)
         self._begin_open = self._from_memory(self._open)
         self._handles = itertools.count(1)
@@ -119,11 +128,19 @@ class Operations:
         return self._walks.go_on(request.pid) if self._walks.is_worth_it(request.pid) else None
 
     async def _open(self, request: Request) -> None:
-        if is_above(request.node):
-            opened = self._open_folder(request.node, None)
-            folder = await self._looking_inside(request, opened, access.LIST)
-        else:
-            folder = await self._walks.open(request.pid, request.node)
+        try:
+            if is_above(request.node):
+                opened = self._open_folder(request.node, None)
+                folder = await self._looking_inside(request, opened, access.LIST)
+            else:
+                folder = await self._walks.open(request.pid, request.node)
+        except (GoneError, LookAgainError):
+            raise
+        except RestoreError as error:
+            if protocol.open_in(request.body) & os.O_DIRECTORY:
+                raise
+            self._reply_unreadable(request, error)
+            return
         self._reply_open(request, folder)
         await folder.open()
         if not is_above(request.node):
@@ -165,8 +182,16 @@ class Operations:
         if request.reply(protocol.open_out(handle, flags)):  # else nobody would ever close it
             self._folders[handle] = folder
 
+    def _reply_unreadable(self, request: Request, error: RestoreError) -> None:
+        handle = next(self._handles)
+        if request.reply(protocol.open_out(handle, 0)):
+            self._unreadable[handle] = error
+
     def _readdirplus(self, request: Request) -> Answering | None:
         handle, offset, size = protocol.read_in(request.body)
+        if handle in self._unreadable:
+            request.fail_with(self._unreadable[handle])
+            return None
         folder = self._folders.get(handle)
         if folder is None:
             request.fail(errno.EBADF)
@@ -188,7 +213,9 @@ class Operations:
             await folder.fetch()
 
     def _releasedir(self, request: Request) -> None:
-        self._folders.pop(protocol.handle_in(request.body), None)
+        handle = protocol.handle_in(request.body)
+        self._folders.pop(handle, None)
+        self._unreadable.pop(handle, None)
         request.reply()
 
     async def _getxattr(self, request: Request) -> None:

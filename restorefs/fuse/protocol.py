@@ -89,6 +89,7 @@ _LSEEK_IN = Struct("=QQII")  # fh, offset, whence, padding
 _LSEEK_OUT = Struct("=Q")  # offset
 _GETXATTR_IN = Struct("=II")  # size, padding; the name follows
 _GETXATTR_OUT = Struct("=II")  # size, padding
+_OPEN_IN = Struct("=II")  # flags, open_flags
 _OPEN_OUT = Struct("=QII")  # fh, open_flags, padding
 _STATFS_OUT = Struct("=5Q4I24x")  # blocks .. ffree, bsize, namelen, frsize, padding
 
@@ -186,6 +187,12 @@ def getxattr_in(body: bytes) -> GetxattrIn:
 
 def getxattr_out(size: int) -> bytes:
     return _GETXATTR_OUT.pack(size, 0)
+
+
+def open_in(body: bytes) -> int:
+    """Return the flags of open(2), less those that the kernel acts on itself."""
+    flags: int = _OPEN_IN.unpack_from(body)[0]
+    return flags
 
 
 def open_out(handle: int, flags: int) -> bytes:
