@@ -10,7 +10,12 @@ from dataclasses import dataclass
 
 from restorefs.guestfs.base import Attributes
 
-_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+_ACLS = frozenset(
+    (
+        *(b"system.posix_acl_access", b"system.posix_acl_default"),
+        *(b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"),  # the same, as XFS stores them
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,16 +16,9 @@ from tests.tools import run
 
 
 def expected_tree(image: Path, name: str, top: bytes = b".") -> Manifest:
-    """Return the manifest by the kernel's own mount.
-
-    To root, Linux shows ACLs twice: as such, and as XFS stores them. The reader shows the former.
-    """
+    """Return the manifest by the kernel's own mount."""
     with RECIPES[name].mounted(image) as root:
-        manifest = manifest_of_path(root, top)
-    for entry in manifest.values():
-        for stored in (b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"):
-            entry.xattrs.pop(stored, None)
-    return manifest
+        return manifest_of_path(root, top)
 
 
 async def found_tree(image: Path, top: bytes = b".") -> Manifest:
