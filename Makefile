@@ -26,7 +26,7 @@ check: ## check format, lint, types and imports, and run the pure tests: under a
 	ruff check
 	mypy -p restorefs -p bench
 	lint-imports --config setup.cfg
-	for script in tools/setup demo/run demo/sample .ci/run; do bash -n $$script || exit 1; done
+	for script in tools/setup demo/run demo/sample .ci/run systemd/mount.fuse.restorefs; do bash -n $$script || exit 1; done
 	pytest -q tests/pure
 
 bench: ## measure side by side with other ways to read an image (ARGS="--quick --json")

@@ -104,6 +104,9 @@ def _linux_alone(image: Image, results: report.Results, lookups: int) -> None:
     say("restorefs alone: 1,000 backups")
     with _folder() as folder:
         results.scan_s, results.above_s = ours.thousand_backups(image, folder)
+    say("restorefs alone: 10,000 backups of 5 disks")
+    with _folder() as folder:
+        results.many = ours.many_backups(folder, 10_000, 5)
     say("restorefs alone: memory")
     with _folder() as folder:
         results.memory = ours.memory(image, folder, lookups, say)

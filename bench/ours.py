@@ -4,10 +4,11 @@ import multiprocessing
 import multiprocessing.sharedctypes
 import os
 import random
+import sqlite3
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,6 +91,79 @@ def thousand_backups(image: Image, folder: Path) -> tuple[float, float]:
         if children(daemon.pid):
             raise BenchError("listing what is above the guests attached a disk")
     return scanned, elapsed
+
+
+@dataclass(frozen=True)
+class ManyBackups:
+    """Seconds for a catalog of so many backups, with so many disks in each: from starting the
+    daemon to its being ready; reloading when one backup has gone, and when nothing has changed; and
+    `ls backups`."""
+
+    backups: int
+    disks: int
+    start_s: float
+    reload_s: float
+    unchanged_s: float
+    listed_s: float
+
+
+def many_backups(folder: Path, backups: int, disks: int) -> ManyBackups:
+    """Measure a large catalog. Its images need not exist: nothing is attached."""
+    database = folder / "catalog.db"
+    catalog = f"sqlite:///{database}"
+    run("restorefs", "scan", _empty(folder / "images"), "--catalog", catalog)
+    _fill(database, backups, disks)
+    begin = time.perf_counter()
+    with restorefs_daemon(folder, "--catalog", catalog) as daemon:
+        start = time.perf_counter() - begin
+        listed = _timed(lambda: run("ls", daemon.mountpoint / "backups"))
+        shown = run("ls", daemon.mountpoint / "backups").count("\n")
+        if shown != backups:
+            raise BenchError(f"{shown} of {backups} backups were listed")
+        with closing(sqlite3.connect(database)) as connection, connection:
+            connection.execute("DELETE FROM backup_jobs WHERE id = 'backup-vm7-7'")
+        return ManyBackups(
+            backups,
+            disks,
+            start,
+            _timed(daemon.reload),
+            _timed(daemon.reload),
+            listed,
+        )
+
+
+def _empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def _timed(action: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    action()
+    return time.perf_counter() - begin
+
+
+def _fill(database: Path, backups: int, disks: int) -> None:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.executemany(
+            "INSERT INTO vm_backup_contexts (context_id, vm_name) VALUES (?, ?)",
+            [(f"context-{n}", f"vm{n}") for n in range(200)],
+        )
+        connection.executemany(
+            "INSERT INTO backup_jobs (id, vm_backup_context_id, status, created_at)"
+            " VALUES (?, ?, 'completed', datetime('2025-01-01', ? || ' hours'))",
+            [(f"backup-vm{n % 200}-{n}", f"context-{n % 200}", n) for n in range(backups)],
+        )
+        connection.executemany(
+            "INSERT INTO backup_disks (backup_job_id, disk_index, size_gb, qcow2_path, status)"
+            " VALUES (?, ?, 100, ?, 'completed')",
+            [
+                (f"backup-vm{n % 200}-{n}", disk, f"/srv/backups/vm{n % 200}-{n}/disk{disk}.qcow2")
+                for n in range(backups)
+                for disk in range(disks)
+            ],
+        )
 
 
 def memory(image: Image, folder: Path, lookups: int, say: Callable[[str], None]) -> Memory:

@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import httpx
+
 from bench.image import PARTITION_START, Image
 from bench.processes import (
     missing_programs,
@@ -29,6 +31,13 @@ class Daemon:
 
     pid: int
     mountpoint: Path
+    runtime: Path
+
+    def reload(self) -> None:
+        """Have it ask its catalog, by its API: the time of a command would be Python's start."""
+        (control,) = self.runtime.glob("*/control.sock")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(control)), timeout=60) as client:
+            client.post("http://restorefs/api/v1/reload").raise_for_status()
 
     def disk(self, backup: str) -> Path:
         return self.mountpoint / "backups" / backup / "disk0"
@@ -52,7 +61,7 @@ def restorefs_daemon(folder: Path, *arguments: str | Path) -> Iterator[Daemon]:
                 log=folder / "restorefs.log",
             ) as process,
         ):
-            yield Daemon(process.pid, mountpoint)
+            yield Daemon(process.pid, mountpoint, runtime)
     finally:
         unmount(mountpoint)
 

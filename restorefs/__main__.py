@@ -2,4 +2,4 @@
 
 from restorefs.cli import main
 
-main()
+main(prog_name="restorefs")

@@ -24,11 +24,11 @@ def default_runtime_dir() -> Path:
     return Path(base) / "restorefs" if base else Path(f"/tmp/restorefs-{os.geteuid()}")
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether a folder is a real one that nobody but us and root can write to: others may make
-    folders in /tmp, and links."""
+def is_ours(folder: Path, uid: int | None = None) -> bool:
+    """Whether a folder is a real one that nobody but us (or `uid` instead) and root can write to:
+    others may make folders in /tmp, and links."""
     about = folder.lstat()
-    owned = about.st_uid in (0, os.geteuid())
+    owned = about.st_uid in (0, os.geteuid() if uid is None else uid)
     return stat.S_ISDIR(about.st_mode) and owned and not about.st_mode & 0o022
 
 
@@ -46,7 +46,8 @@ def real_mountpoint(path: Path) -> Path:
 class Settings:
     """One mount. `mountpoint` is a real path; either `catalog_url` or `images` is set. Times in
     seconds, sizes in bytes; an idle_timeout of 0 keeps disks attached. `uid`, `gid`, `umask`: None
-    shows the guest's own."""
+    shows the guest's own. `user` is who to become once mounted; `source` what the mount is called
+    in lists of mounts."""
 
     mountpoint: Path
     catalog_url: str | None = None
@@ -62,6 +63,10 @@ class Settings:
     umask: int | None = None
     show_system_files: bool = False
     oem_codepage: str = "cp437"
+    deny_comm: tuple[str, ...] = ()
+    noexec: bool = False
+    user: str | None = None
+    source: str = "restorefs"
     runtime_dir: Path = field(default_factory=default_runtime_dir)
 
     @property
@@ -91,11 +96,12 @@ class Settings:
         if self.images is not None and self.mountpoint.is_relative_to(self.images):
             raise ConfigError(f"{self.mountpoint} lies inside the images folder {self.images}")
 
-    def check_outside(self, folders: Iterable[Path]) -> None:
+    def check_outside(self, folders: Iterable[Path | str]) -> None:
         """Raise ConfigError when the mountpoint contains one of the folders with images: mounting
         would hide them from the very processes that read them."""
-        for folder in {Path(os.path.realpath(folder)) for folder in folders}:
-            if folder.is_relative_to(self.mountpoint):
+        inside = (str(self.mountpoint), os.path.join(self.mountpoint, ""))  # noqa: PTH118
+        for folder in {os.path.realpath(folder) for folder in folders}:
+            if folder == inside[0] or folder.startswith(inside[1]):
                 raise ConfigError(
                     f"{self.mountpoint} contains {folder}, where the images are: mounting there"
                     " would hide them; mount somewhere else"

@@ -10,12 +10,14 @@ import gc
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import trio
@@ -28,8 +30,10 @@ from restorefs.control.app import make_app
 from restorefs.control.server import serve_unix
 from restorefs.control.status import Status
 from restorefs.errors import ConfigError, RestoreError
-from restorefs.fuse.mount import Mount, prepare
+from restorefs.fuse.mount import Mount, prepare, unmount
+from restorefs.fuse.unmounter import unmounter
 from restorefs.guestfs.base import GuestOptions
+from restorefs.rights import Rights
 from restorefs.session.ledger import Ledger
 from restorefs.session.pool import Pool, PoolSettings
 from restorefs.tree.presentation import Presentation
@@ -50,11 +54,14 @@ async def run(settings: Settings, ready: Callable[[str], None]) -> None:
     """
     _collect_garbage_seldom()
     settings.check()
+    rights = Rights(settings.user)
     prepare(settings.mountpoint)
-    with _instance(settings) as instance_dir:
+    _make_folders(settings, rights)
+    with _unmounting(settings, rights) as unmounts, _instance(settings, rights) as instance_dir:
         catalog = await trio.to_thread.run_sync(_open_catalog, settings)
         try:
-            await _serve(settings, instance_dir, catalog, ready)
+            mounting = partial(Mount, settings=settings, rights=rights, unmount=unmounts)
+            await _serve(settings, instance_dir, catalog, mounting, ready)
         except BaseExceptionGroup as group:
             error: BaseException = group
             while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -76,7 +83,11 @@ def _collect_garbage_seldom() -> None:
 
 
 async def _serve(
-    settings: Settings, instance_dir: Path, catalog: Catalog, ready: Callable[[str], None]
+    settings: Settings,
+    instance_dir: Path,
+    catalog: Catalog,
+    mounting: Callable[[Tree], Mount],
+    ready: Callable[[str], None],
 ) -> None:
     ledger = Ledger(catalog, settings.mountpoint, settings.idle_timeout)
     pool_settings = PoolSettings(
@@ -98,13 +109,14 @@ async def _serve(
     tree = Tree(pool, presentation, started_ns=time.time_ns())
     refresher = Refresher(catalog, tree, pool)
     await refresher.load()
-    settings.check_outside(disk.qcow2_path.parent for disk in tree.namespace.disks.values())
+    settings.check_outside(tree.namespace.image_folders())
     left = await trio.to_thread.run_sync(catalog.recover)
     if left:
         log.warning("removed %d attach records that a crashed daemon left behind", left)
     status = Status(settings.mountpoint, datetime.now(UTC), refresher, pool)
     app = make_app(status, tree, pool)
-    mount = Mount(tree, settings.mountpoint, settings.request_timeout)
+    mount = mounting(tree)
+    refresher.tell = mount.forget
 
     def mounted() -> None:
         count = len(tree.namespace.backups)
@@ -122,7 +134,8 @@ async def _serve(
                     await services.start(pool.run, name="pool")
                     await services.start(serve_unix, app, instance_dir / "control.sock")
                     services.start_soon(refresher.run, name="catalog")
-                    listening.start_soon(_obey_signals, mount, services.cancel_scope, refresher)
+                    # Before anybody is told that we are ready, and may send one.
+                    await listening.start(_obey_signals, mount, services.cancel_scope, refresher)
                     await mount.serve(mounted)
                     _notify_systemd("STOPPING=1")
                     services.cancel_scope.cancel()
@@ -133,12 +146,18 @@ async def _serve(
     log.info("unmounted %s", settings.mountpoint)
 
 
-async def _obey_signals(mount: Mount, services: trio.CancelScope, refresher: Refresher) -> None:
+async def _obey_signals(
+    mount: Mount,
+    services: trio.CancelScope,
+    refresher: Refresher,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """End the services at the first signal, and hurry at the second. Listens until cancelled, so
     that no signal interrupts what is still to be tidied up; after that, none means anything."""
     for each in _SIGNALS:  # what the receiver puts back when it closes
         signal.signal(each, signal.SIG_IGN)
     with trio.open_signal_receiver(*_SIGNALS) as signals:
+        task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
                 refresher.wake()
@@ -172,21 +191,81 @@ def _shown(settings: Settings) -> str:
     return "only disks with the status `completed` are shown"
 
 
+def _make_folders(settings: Settings, rights: Rights) -> None:
+    """Make the runtime folders: that of all mounts, which everybody may look into when it is
+    root's, for its daemons may be different users, and this mount's, for its own user and root.
+
+    Raises ConfigError when they cannot be made, or others can write to them.
+    """
+    as_root = os.geteuid() == 0
+    folder = settings.instance_dir
+    owner = rights.owner
+    try:
+        settings.runtime_dir.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            settings.runtime_dir.mkdir(mode=0o700)
+            settings.runtime_dir.chmod(0o755 if as_root else 0o700)
+        _require_ours(settings.runtime_dir, os.geteuid())
+        _outwait(folder)
+        if as_root and folder.is_dir() and folder.lstat().st_uid != owner[0]:
+            # Left by a crash, when the daemon was another user: nothing mounted belongs to it.
+            os.lchown(folder, 0, 0)
+            shutil.rmtree(folder)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if as_root:
+            os.lchown(folder, *owner)
+        _require_ours(folder, owner[0])
+    except OSError as error:
+        raise ConfigError(f"cannot use the runtime folder {folder}: {error.strerror}") from error
+
+
+def _outwait(folder: Path) -> None:
+    """Give a daemon that ends just now the time to: its mount is gone by then, so that somebody who
+    unmounts and mounts again comes here early."""
+    deadline = time.monotonic() + _END_SECONDS
+    while _is_held(folder) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a daemon has a runtime folder, or is about to remove it."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return folder.exists()
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def _require_ours(folder: Path, uid: int) -> None:
+    if not is_ours(folder, uid):
+        raise ConfigError(f"{folder} is not a folder that only we can write to; see --runtime-dir")
+
+
 @contextmanager
-def _instance(settings: Settings) -> Iterator[Path]:
+def _unmounting(settings: Settings, rights: Rights) -> Iterator[Callable[[], None]]:
+    """Yield what unmounts at the end, also when we are root no more; we no longer are then."""
+    if not rights.changing:
+        yield partial(unmount, settings.mountpoint)
+        return
+    with unmounter(settings.mountpoint, settings.instance_dir) as child:
+        rights.lower()
+        yield child.unmount
+
+
+@contextmanager
+def _instance(settings: Settings, rights: Rights) -> Iterator[Path]:
     """Hold this mount's runtime folder, which only our user and root may enter.
 
-    Raises ConfigError when another daemon holds it, or it cannot be made.
+    Raises ConfigError when another daemon holds it.
     """
     folder = settings.instance_dir
     try:
-        settings.runtime_dir.parent.mkdir(parents=True, exist_ok=True)
-        for private in (settings.runtime_dir, folder):
-            private.mkdir(mode=0o700, exist_ok=True)
-            if not is_ours(private):
-                raise ConfigError(
-                    f"{private} is not a folder that only we can write to; see --runtime-dir"
-                )
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         lock = os.fdopen(os.open(folder / "lock", flags, 0o600), "w")
     except OSError as error:
@@ -210,7 +289,8 @@ def _instance(settings: Settings) -> Iterator[Path]:
         finally:
             for path in (*folder.glob("*.sock"), folder / "instance.json", folder / "lock"):
                 path.unlink(missing_ok=True)
-            folder.rmdir()
+            if not rights.changing:  # else it lies in a folder of root's: see _unmounting()
+                folder.rmdir()
 
 
 def _notify_systemd(message: str) -> None:

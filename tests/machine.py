@@ -256,7 +256,6 @@ def get_kernel() -> Kernel:
         kernel = kernel_in(folder)
         if kernel.modules.keys() >= NEEDED:
             return kernel
-        shutil.rmtree(folder)  # from when fewer modules were needed
     require("apt-get", "dpkg-deb")
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="unfinished-") as name:
@@ -272,7 +271,10 @@ def get_kernel() -> Kernel:
         lacking = NEEDED - kernel.modules.keys()
         if lacking:
             unavailable(f"the kernel {kernel.release} has no module {', '.join(sorted(lacking))}")
-        unpacked.rename(CACHE / f"linux-{kernel.release}")
+        kept = CACHE / f"linux-{kernel.release}"
+        if kept.exists():  # from when fewer modules were needed
+            shutil.rmtree(kept)
+        unpacked.rename(kept)
     return get_kernel()
 
 

@@ -8,6 +8,7 @@ the pooled connection, one for the new connection. Every connection is checked b
 a call after an outage connects anew by itself.
 """
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
 
 from restorefs.errors import CatalogError, ConfigError
 
@@ -108,7 +110,8 @@ def _sqlite_engine(path: Path, *, create: bool) -> Engine:
             database=f"file:{quote(str(path))}",
             query={"mode": mode, "uri": "true"},
         ),
-        pool_size=1,
+        # Opened anew each time: the file may have been replaced.
+        poolclass=NullPool,
         connect_args={"timeout": LOCK_SECONDS},
     )
 
@@ -117,6 +120,10 @@ def _sqlite_engine(path: Path, *, create: bool) -> Engine:
         # The driver would begin transactions late and not around CREATE TABLE: we begin them.
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
+        # MariaDB has it built in.
+        connection.create_function(
+            "crc32", 1, lambda text: zlib.crc32(text.encode(errors="replace"))
+        )
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

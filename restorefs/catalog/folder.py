@@ -77,7 +77,7 @@ class FolderCatalog(Catalog):
                         id=self._numbers[self._key(image)],
                         backup_id=backup.id,
                         disk_index=image.disk_index,
-                        qcow2_path=image.path,
+                        qcow2_path=str(image.path),
                         size_gb=image.size_gb,
                     )
                     for image in backup.images

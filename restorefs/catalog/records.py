@@ -6,21 +6,35 @@ Owns the records that the layers above share. Must not know where they come from
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
 class DiskRecord:
-    """A completed disk of a backup. `id` is backup_disks.id, more than 0; `size_gb` is None where
-    the catalog does not say."""
+    """A completed disk of a backup. `id` is backup_disks.id, more than 0; `qcow2_path` is what the
+    catalog says, a path or a URI; `size_gb` is None where the catalog does not say."""
 
     id: int
     backup_id: str
     disk_index: int
-    qcow2_path: Path
+    qcow2_path: str
     vmware_disk_key: int | None = None
     size_gb: int | None = None
     status: str = "completed"
+
+    @property
+    def path(self) -> Path:
+        """The image's file. Not kept: a catalog has very many disks, and few of them are used."""
+        return Path(self.qcow2_path)
+
+    @property
+    def generation(self) -> int:
+        """A number of 31 bits for what the disk is, more than 0 and the same in every daemon. It
+        is another one when a row of the catalog comes to mean another image."""
+        about = f"{self.backup_id}\0{self.disk_index}\0{self.qcow2_path}"
+        digest = blake2b(about.encode("utf-8", "surrogateescape"), digest_size=4).digest()
+        return int.from_bytes(digest) >> 1 or 1
 
 
 @dataclass(frozen=True, slots=True)

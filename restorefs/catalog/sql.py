@@ -9,10 +9,22 @@ connection that was checked first, so that a call after an outage connects anew.
 import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import reduce
 from typing import Any, Self, TypeAlias
 
-from sqlalchemy import URL, Connection, Engine, Row, String, inspect, select, type_coerce
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    String,
+    cast,
+    func,
+    inspect,
+    select,
+    type_coerce,
+)
 from sqlalchemy.exc import IntegrityError
 
 from restorefs.catalog.base import Catalog
@@ -31,19 +43,26 @@ from restorefs.errors import CatalogError
 log = logging.getLogger(__name__)
 
 _Row: TypeAlias = Row[*tuple[Any, ...]]
+_SEPARATOR = "\x1f"
 
+
+def _joined(texts: Sequence[ColumnElement[str]]) -> ColumnElement[str]:
+    return reduce(lambda text, other: text + _SEPARATOR + other, texts)
+
+
+_COLUMNS = (
+    backup_jobs.c.id.label("backup_id"),
+    vm_backup_contexts.c.vm_name,
+    # As the driver hands it out: a single unreadable date must not cost the whole list.
+    type_coerce(backup_jobs.c.created_at, String).label("created_at"),
+    backup_disks.c.id,
+    backup_disks.c.disk_index,
+    backup_disks.c.qcow2_path,
+    backup_disks.c.vmware_disk_key,
+    backup_disks.c.size_gb,
+)
 _COMPLETED_DISKS = (
-    select(
-        backup_jobs.c.id.label("backup_id"),
-        vm_backup_contexts.c.vm_name,
-        # As the driver hands it out: a single unreadable date must not cost the whole list.
-        type_coerce(backup_jobs.c.created_at, String).label("created_at"),
-        backup_disks.c.id,
-        backup_disks.c.disk_index,
-        backup_disks.c.qcow2_path,
-        backup_disks.c.vmware_disk_key,
-        backup_disks.c.size_gb,
-    )
+    select(*_COLUMNS)
     .select_from(backup_disks)
     .join(backup_jobs, backup_disks.c.backup_job_id == backup_jobs.c.id)
     # Outer: a backup whose VM is not known is still a backup.
@@ -56,6 +75,13 @@ _COMPLETED_DISKS = (
     .order_by(backup_disks.c.id)
 )
 
+_CHECKSUM = _COMPLETED_DISKS.order_by(None).with_only_columns(
+    func.count(),
+    func.sum(func.crc32(_joined([func.coalesce(cast(c, String), "") for c in _COLUMNS]))),
+)
+"""The number of those rows, and the sum of their CRC-32: what tells, without their being sent, that
+none of them has changed."""
+
 
 class SqlCatalog(Catalog):
     """Backups as MariaDB or SQLite knows them."""
@@ -67,6 +93,8 @@ class SqlCatalog(Catalog):
         self._mounts = mounts
         self._said: set[str] = set()
         self._disks: dict[int, DiskRecord] = {}
+        self._backups: Sequence[BackupRecord] = ()
+        self._checksum: tuple[object, ...] | None = None
 
     @classmethod
     def open(cls, url: str) -> Self:
@@ -90,15 +118,21 @@ class SqlCatalog(Catalog):
         return describe(self._url)
 
     def backups(self) -> Sequence[BackupRecord]:
-        """Return every backup that has a completed disk, by id. One query. Raises CatalogError."""
+        """Return every backup that has a completed disk, by id: the same list as before where
+        nothing has changed, which takes one small query. Raises CatalogError."""
         with reading(self._engine, self._url) as connection:
+            checksum = tuple(connection.execute(_CHECKSUM).one())
+            if checksum == self._checksum:
+                return self._backups
             rows = connection.execute(_COMPLETED_DISKS).all()
         of_backup: dict[str, list[_Row]] = {}
         for row in rows:
             of_backup.setdefault(row[0], []).append(row)
         backups = [self._backup(str(key), of_backup[key]) for key in sorted(of_backup)]
         self._disks = {disk.id: disk for backup in backups for disk in backup.disks}
-        return [backup for backup in backups if backup.disks]
+        self._backups = [backup for backup in backups if backup.disks]
+        self._checksum = checksum
+        return self._backups
 
     def recover(self) -> int:
         """Drop attach records that a crashed daemon of this host left behind; return how many.
@@ -179,19 +213,18 @@ class SqlCatalog(Catalog):
         key: int | None,
         size_gb: int | None,
     ) -> DiskRecord:
-        """Return the record of the last look where nothing has changed: most of the time that a
-        look takes goes into making paths, and it holds up the daemon's other work."""
+        """Return the record of the last look where nothing has changed."""
         known = self._disks.get(number)
         if (
             known is not None
             and known.backup_id == backup_id
             and known.disk_index == index
-            and str(known.qcow2_path) == path
+            and known.qcow2_path == path
             and known.vmware_disk_key == key
             and known.size_gb == size_gb
         ):
             return known
-        return DiskRecord(number, backup_id, index, Path(path), key, size_gb)
+        return DiskRecord(number, backup_id, index, path, key, size_gb)
 
     def _warn(self, message: str) -> None:
         """Log what is wrong in the catalog once, however often it is read."""

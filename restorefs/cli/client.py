@@ -70,13 +70,20 @@ def _instances(runtime_dir: Path) -> Iterator[tuple[str, Path]]:
         # Root may ask the daemon of any user; its default folder is nobody else's to make.
         if os.geteuid() != 0 and not is_ours(runtime_dir):
             raise click.ClickException(f"{runtime_dir} may be written by others: not trusted")
+        refused, found = None, False
         for folder in sorted(runtime_dir.iterdir()):
             try:
                 told = json.loads((folder / "instance.json").read_text())
             except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
                 continue  # one that starts or ends just now
+            except PermissionError as error:  # another user's; there may be one of ours
+                refused = error
+                continue
             if Path(f"/proc/{told['pid']}").exists():
+                found = True
                 yield told["mountpoint"], folder / "control.sock"
+        if refused is not None and not found:
+            raise refused
     except FileNotFoundError:
         return
     except PermissionError as error:

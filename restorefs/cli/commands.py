@@ -12,9 +12,9 @@ from urllib.parse import quote
 import click
 
 import restorefs
-from restorefs.cli import show
-from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Size
-from restorefs.cli.text import PrintableFormatter, printable
+from restorefs.cli import config_file, show
+from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Names, Size
+from restorefs.cli.text import READY, PrintableFormatter, printable
 from restorefs.config import Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
-MOUNTPOINT = click.Path(path_type=Path)
+MOUNTPOINT = click.Path(path_type=Path, readable=False)  # that of a crash may be dead
 ID = click.IntRange(0, 2**32 - 2)  # -1 means nobody at all: chown(2)
 CATALOG_HELP = "sqlite:////path/catalog.db or mysql+pymysql://user:password@host/database"
 
@@ -98,7 +98,16 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
 
 
 @main.command()
-@click.argument("mountpoint", type=MOUNTPOINT)
+@click.argument("mountpoint", type=MOUNTPOINT, required=False)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    is_eager=True,
+    expose_value=False,
+    callback=config_file.load,
+    help="Take what is not on the command line from this TOML file: each option here is a key,"
+    ' as in `idle-timeout = "30m"`, and so is `mountpoint`.',
+)
 @click.option(
     "--catalog",
     "catalog_url",
@@ -143,6 +152,14 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     help="The character set of short names on FAT, such as cp850 or cp866.",
 )
 @click.option(
+    "--deny-comm",
+    type=Names(),
+    default=(),
+    metavar="NAME,...",
+    help="Programs that may not look inside disks, such as updatedb,tracker-miner-fs: they would"
+    " attach every one.",
+)
+@click.option(
     "--cache-size", type=Size(), default="256M", show_default=True, help="Memory for what was read."
 )
 @click.option(
@@ -159,6 +176,14 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     show_default=True,
     help="Give a disk up when its storage does not answer a read for this long.",
 )
+@click.option("--noexec", is_flag=True, help="Let nobody run a program from the mount.")
+@click.option(
+    "--user",
+    metavar="NAME",
+    help="Started as root: become this user as soon as it is mounted, for good. The user must be"
+    " able to read the images, and to reach the catalog.",
+)
+@click.option("--source", default="restorefs", hidden=True)  # for the mount helper
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
@@ -170,20 +195,58 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
 def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     """Serve the backups at MOUNTPOINT until Ctrl-C, SIGTERM or an unmount.
 
-    Stays in the foreground. A second Ctrl-C hurries.
-    """  # fmt: skip
+    Stays in the foreground. A second Ctrl-C hurries. SIGHUP asks the catalog what is new.
+
+    \b
+      restorefs mount --images /srv/backups /mnt/restore
+      restorefs mount --config /etc/restorefs/main.toml --user restorefs
+
+    For a service or a line of /etc/fstab, see systemd/README.md.
+    """  # fmt: skip  # noqa: D301
     import trio
 
     from restorefs import daemon
 
     _log_to_stderr(log_level)
+    config_file.settle(ctx, options, "catalog_url", "images")
+    if options["mountpoint"] is None:
+        raise click.UsageError("say where to mount: MOUNTPOINT, or `mountpoint` in --config FILE")
     mountpoint = real_mountpoint(options.pop("mountpoint"))
     settings = Settings(mountpoint=mountpoint, runtime_dir=ctx.obj["runtime_dir"], **options)
 
     def ready(line: str) -> None:
-        click.echo(f"restorefs: {line}", err=True)
+        click.echo(READY + line, err=True)
 
     trio.run(partial(daemon.run, settings, ready))
+
+
+@main.command("mount-helper", hidden=True)
+@click.argument("source")
+@click.argument("mountpoint", type=MOUNTPOINT)
+@click.option("-o", "options", default="", help="Mount options: those of `restorefs mount`.")
+@click.option("-t", expose_value=False)
+@click.option("-N", expose_value=False)
+@click.option("-f", "fake", is_flag=True, help="Do all but mount.")
+@click.option("-n", is_flag=True, expose_value=False)
+@click.option("-s", is_flag=True, expose_value=False)
+@click.option("-v", is_flag=True, expose_value=False)
+@click.pass_context
+@told
+def mount_helper(
+    ctx: click.Context, source: str, mountpoint: Path, options: str, fake: bool
+) -> None:
+    """Mount as mount(8) asks for it, and go into the background.
+
+    SOURCE is a configuration file, a folder of images, or a catalog's URL. The program to install
+    as /sbin/mount.fuse.restorefs calls this.
+    """
+    from restorefs.cli import mount_helper
+
+    found = mount_helper.arguments(source, options, config_file.keys_of(mount))
+    if not fake:
+        runtime_dir = ("--runtime-dir", str(ctx.obj["runtime_dir"]))
+        command = [*runtime_dir, "mount", *found, "--", str(mountpoint.absolute())]
+        ctx.exit(mount_helper.start(command, source))
 
 
 @main.command()
@@ -263,6 +326,15 @@ def status(ctx: click.Context, as_json: bool) -> None:
     """Show what is attached, since when and for how long, and what could not be read."""
     answer = _daemon(ctx).call("GET", "status")
     show.as_json(answer) if as_json else show.status(answer)
+
+
+@main.command()
+@json_option
+@click.pass_context
+def reload(ctx: click.Context, as_json: bool) -> None:
+    """Ask the catalog now for what is new and what has gone, instead of within half a minute."""
+    answer = _daemon(ctx).call("POST", "reload")
+    show.as_json(answer) if as_json else show.reloaded(answer)
 
 
 @main.command()

@@ -55,7 +55,7 @@ def no_images(folder: Path) -> Iterator[Finding]:
 def image(record: DiskRecord, repositories: tuple[Path, ...]) -> Finding:
     """Examine a disk's image and its whole backing chain, every cluster's place included."""
     subject = f"{record.backup_id}/disk{record.disk_index}"
-    path = record.qcow2_path
+    path = record.path
     try:
         chain = inspect_chain(path, repositories or (path.parent,), deep=True)
     except RestoreError as error:

@@ -85,6 +85,25 @@ def _is_character_set(name: str) -> bool:
     return not set(alone[128:]) <= {"", "\ufffd"}
 
 
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names from "one,two"."""
+
+    name = "names"
+
+    def convert(
+        self,
+        value: str | tuple[str, ...],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        names = tuple(name.strip() for name in value.split(","))
+        if not all(names) or any("/" in name for name in names):
+            self.fail(f"{value!r} is not a list of names such as updatedb,mlocate", param, ctx)
+        return names
+
+
 class DiskIndex(click.ParamType[int]):
     """A disk's index from "0" or "disk0"."""
 

@@ -53,7 +53,7 @@ def status(told: dict[str, Any]) -> None:
     for line in lines:
         console.print(_plain(line), soft_wrap=True)
     if told["attached"]:
-        table = _table("BACKUP", "DISK", "HOLDS", "READ", "ATTACHED", "LET GO AT", "PID")
+        table = _table("BACKUP", "DISK", "HOLDS", "READ", "ATTACHED", "FOR", "LET GO AT", "PID")
         for disk in told["attached"]:
             table.add_row(
                 _plain(disk["backup_id"]),
@@ -61,6 +61,7 @@ def status(told: dict[str, Any]) -> None:
                 _plain(" ".join(disk["filesystems"]) or "-"),
                 size(disk["bytes_read"]),
                 _local(disk["attached_at"]),
+                _plain(_asker(disk["attached_for"])),
                 _local(disk["expires_at"]) or "-",
                 str(disk["qemu_nbd_pid"]),
             )
@@ -70,6 +71,19 @@ def status(told: dict[str, Any]) -> None:
         console.print(
             _plain(f"! {where}: {failure['reason']} ({_local(failure['at'])})"), soft_wrap=True
         )
+
+
+def _asker(told: dict[str, Any] | None) -> str:
+    return f"{told['program'] or told['pid']}, uid {told['uid']}" if told else "the API"
+
+
+def reloaded(told: dict[str, Any]) -> None:
+    """Print what asking the catalog gave."""
+    for mark, names in (("+", told["added"]), ("-", told["removed"])):
+        for name in names:
+            click.echo(f"{mark} {printable(name)}")
+    new, gone = len(told["added"]), len(told["removed"])
+    click.echo(f"{told['backups']} backups, {told['disks']} disks: {new} new, {gone} gone")
 
 
 def disks(told: dict[str, Any]) -> None:

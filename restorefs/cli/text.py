@@ -3,6 +3,8 @@
 import logging
 import re
 
+READY = "restorefs: "
+"""Begins the line that says that a mount can be used, and no line before it."""
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 

@@ -50,6 +50,7 @@ def make_app(status: Status, tree: Tree, pool: Pool) -> Starlette:
     return Starlette(
         routes=[
             Route("/api/v1/status", calls.status),
+            Route("/api/v1/reload", calls.reload, methods=["POST"]),
             Route("/api/v1/backups", calls.backups),
             Route("/api/v1/backups/{backup_id:path}/volumes", calls.volumes),
             Route(disk + "/attachment", calls.attach, methods=["PUT"]),
@@ -71,6 +72,13 @@ class _Calls:
 
     async def status(self, request: Request) -> Response:
         return _Json(self._status.describe(self._tree.namespace))
+
+    async def reload(self, request: Request) -> Response:
+        """Ask the catalog now, and say what is new and what has gone."""
+        changed = await self._status.refresher.load()
+        namespace = self._tree.namespace
+        counts = {"backups": len(namespace.backups), "disks": len(namespace.disks)}
+        return _Json(counts | {"added": list(changed.added), "removed": list(changed.removed)})
 
     async def backups(self, request: Request) -> Response:
         backups = self._tree.namespace.backups.values()

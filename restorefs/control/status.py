@@ -61,6 +61,7 @@ def describe_attachment(disk: AttachedDisk, idle_timeout: float) -> Json:
         "backup_id": disk.record.backup_id,
         "disk_index": disk.record.disk_index,
         "filesystems": disk.filesystems.split(",") if disk.filesystems else [],
+        "attached_for": disk.attached_for and disk.attached_for._asdict(),
         "shares_volumes_with": sorted(
             other.record.disk_index for other in disk.unit if other is not disk
         ),
@@ -93,7 +94,7 @@ def describe_disk(
         "disk_index": record.disk_index,
         "vmware_disk_key": record.vmware_disk_key,
         "size_gb": record.size_gb,
-        "qcow2_path": str(record.qcow2_path),
+        "qcow2_path": record.qcow2_path,
         "status": record.status,
         "error": failure.reason if failure else None,
     }

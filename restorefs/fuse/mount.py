@@ -11,15 +11,21 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import trio
+
+from restorefs.config import Settings
 from restorefs.errors import ConfigError, StorageError
 from restorefs.fuse import device
 from restorefs.fuse.operations import Operations
+from restorefs.fuse.protocol import forget_attributes, forget_name
 from restorefs.fuse.server import Server
+from restorefs.rights import Rights
+from restorefs.tree.namespace import Changes
 from restorefs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
@@ -46,7 +52,7 @@ def prepare(mountpoint: Path) -> None:
                 f"a dead mount ({mounted.kind}) that is not ours is on {mountpoint}: unmount it"
             ) from error
         log.warning("cleaning up the dead mount that a crash left on %s", mountpoint)
-        _unmount(mountpoint)
+        unmount(mountpoint)
         return
     if not os.path.isdir(mountpoint):  # noqa: PTH112
         raise ConfigError(f"cannot mount on {mountpoint}: it is not a folder")
@@ -57,7 +63,8 @@ def prepare(mountpoint: Path) -> None:
         log.warning("%s is not empty: what is in it is hidden while we are mounted", mountpoint)
 
 
-def _unmount(mountpoint: Path) -> None:
+def unmount(mountpoint: Path) -> None:
+    """Unmount what we, or another daemon of our user, have mounted. Raises ConfigError."""
     command = ["umount", "--lazy"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
     if shutil.which(command[0]) is None:
         raise ConfigError(f"{command[0]} is not installed")
@@ -69,40 +76,61 @@ def _unmount(mountpoint: Path) -> None:
 class Mount:
     """One mount."""
 
-    def __init__(self, tree: Tree, mountpoint: Path, request_timeout: float) -> None:
-        """`request_timeout` in seconds bounds every request; math.inf where the kernel does not."""
+    def __init__(
+        self, tree: Tree, settings: Settings, rights: Rights, unmount: Callable[[], None]
+    ) -> None:
+        """`unmount` must still do so when `rights` are dropped."""
+        self._denied = settings.deny_comm
         self._tree = tree
-        self._mountpoint = mountpoint
-        self._request_timeout = request_timeout
+        self._mountpoint = settings.mountpoint
+        self._source = settings.source
+        self._noexec = settings.noexec
+        self._request_timeout = settings.request_timeout
+        self._rights = rights
+        self._unmount = unmount
         self._server: Server | None = None
+        self._fd: int | None = None
         self._stopping = False
 
     async def serve(self, ready: Callable[[], None]) -> None:
-        """Mount, call `ready`, and serve until unmounted or stopped by stop().
+        """Mount, drop what rights that needed, call `ready`, and serve until unmounted or stopped
+        by stop().
 
         Unmounts at an end that was asked for. After anything else the mount is left dead on
         purpose: an empty folder in its place could make `rsync --delete` empty somebody's mirror.
         Raises ConfigError when mounting is refused.
         """
-        options = {"fsname=restorefs", "subtype=restorefs", "ro", "nosuid", "nodev"}
-        options.add("default_permissions")
-        if os.geteuid() == 0:
-            options.add("allow_other")
-        try:
-            fd = device.mount(self._mountpoint, options)
-        except ConfigError as error:
-            raise ConfigError(
-                f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"
-            ) from error
-        with self._left(fd):
-            device.agree(fd, _MAX_BACKGROUND)
-            _tune(self._mountpoint)
-            handlers = Operations(self._tree).handlers
+        if self._stopping:  # before it began; from here to the server's start there is no await
+            return
+        with ExitStack() as left:
+            with self._rights.as_root_once():
+                fd = self._mount()
+                left.enter_context(self._left(fd))
+                device.agree(fd, _MAX_BACKGROUND)
+                _tune(self._mountpoint)
+            self._fd = fd
+            handlers = Operations(self._tree, self._denied).handlers
             self._server = Server(fd, handlers, self._request_timeout)
             ready()
             await self._server.run()
         if _mounted(self._mountpoint) is not None:
             raise StorageError(f"{self._mountpoint} could not be unmounted: unmount it by hand")
+
+    def _mount(self) -> int:
+        """Return the descriptor that requests come from. Raises ConfigError."""
+        source = self._source.replace("\\", "\\\\").replace(",", "\\,")
+        options = {f"fsname={source}", "subtype=restorefs", "ro", "nosuid", "nodev"}
+        options.add("default_permissions")
+        if self._noexec:
+            options.add("noexec")
+        if os.geteuid() == 0:
+            options.add("allow_other")
+        try:
+            return device.mount(self._mountpoint, options)
+        except ConfigError as error:
+            raise ConfigError(
+                f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"
+            ) from error
 
     @contextmanager
     def _left(self, fd: int) -> Iterator[None]:
@@ -117,15 +145,40 @@ class Mount:
         finally:
             try:
                 if (unmounts or self._stopping) and _mounted(self._mountpoint) is not None:
-                    _unmount(self._mountpoint)
+                    self._unmount()
             finally:
+                self._fd = None
                 os.close(fd)
+
+    async def forget(self, changes: Changes) -> None:
+        """Have the kernel forget what has changed above the guests, and with it all that it keeps
+        of what was below. In a thread: the kernel may wait for somebody who waits for us."""
+        if self._fd is not None:
+            messages = [forget_name(parent, name) for parent, name in changes.names]
+            messages += [forget_attributes(node) for node in changes.folders]
+            own = os.dup(self._fd)  # the number of the other may come to mean another file
+            await trio.to_thread.run_sync(_send, own, messages, abandon_on_cancel=True)
 
     def stop(self) -> None:
         """Take no more requests; serve() returns when those under way are answered."""
         self._stopping = True
         if self._server is not None:
             self._server.stop()
+
+
+def _send(fd: int, messages: Iterable[bytes]) -> None:
+    """Send messages to the kernel, and close the descriptor."""
+    try:
+        for message in messages:
+            try:
+                os.write(fd, message)
+            except OSError as error:
+                if error.errno in (errno.ENODEV, errno.ENOTCONN):
+                    return  # unmounted
+                if error.errno != errno.ENOENT:  # the kernel knows nothing of it
+                    log.warning("the kernel keeps what has changed: %s", error.strerror)
+    finally:
+        os.close(fd)
 
 
 def _tune(mountpoint: Path) -> None:

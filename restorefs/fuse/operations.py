@@ -6,8 +6,8 @@ get here: the mount is read-only, and the kernel answers EROFS itself.
 Files have no OPEN: it gives ENOSYS, after which the kernel opens without asking, keeps what it has
 read, and asks with every READ. Folders do: what is wrong with one is an error of opendir(3), which
 everybody checks, and not of readdir(3). But for who opens a folder as if it were a file, which
-opendir(3) does nowhere: an NFS server does so to ask for its attributes (nfs-ganesha), and one folder
-that cannot be read must not keep it from listing the one above. Listing it gives the error.
+opendir(3) does nowhere: nfs-ganesha does so to ask for attributes, and one folder that cannot be
+read must not keep it from listing the one above. Listing it gives the error.
 
 Concurrency: see server.py. Between the return of Tree.read() and the copy that the kernel makes
 there is no await, so a view of a cache slot may be given.
@@ -16,7 +16,7 @@ there is no await, so a view of a cache slot may be given.
 import errno
 import itertools
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from restorefs.errors import (
@@ -27,6 +27,7 @@ from restorefs.errors import (
     RestoreError,
 )
 from restorefs.fuse import access, protocol
+from restorefs.fuse.denying import Denying
 from restorefs.fuse.listing import OpenFolder
 from restorefs.fuse.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Opcode
 from restorefs.fuse.request import Request
@@ -42,7 +43,8 @@ _ACL = b"system.posix_acl_access"
 class Operations:
     """Serves a Tree."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, denied: Collection[str] = ()) -> None:
+        """denied: names of programs that may not look inside disks."""
         self._tree = tree
         self._folders: dict[int, OpenFolder] = {}
         self._unreadable: dict[int, RestoreError] = {}  # open folders that cannot be listed
@@ -66,6 +68,8 @@ class Operations:
             Opcode.FORGET: Request.drop,
             Opcode.BATCH_FORGET: Request.drop,
         }
+        if denied:
+            self.handlers = Denying(tree, denied).wrapped(self.handlers)
 
     def _from_memory(self, handler: Callable[[Request], Answering]) -> Handler:
         """Return a handler that answers at once what is asked about nodes above the disks: nothing
@@ -92,12 +96,12 @@ class Operations:
                 raise
             request.reply(protocol.absent_out(GUEST_TTL))  # remembered, too
         else:
-            node, attributes, ttl, _ = entry
+            node, attributes, ttl, _, generation = entry
             assert attributes is not None, "only a listing leaves them out"
-            request.reply(protocol.entry_out(node, attributes, ttl))
+            request.reply(protocol.entry_out(node, generation, attributes, ttl))
 
     async def _getattr(self, request: Request) -> None:
-        node, attributes, ttl, _ = await self._tree.getattr(request.node)
+        node, attributes, ttl, *_ = await self._tree.getattr(request.node)
         assert attributes is not None, "only a listing leaves them out"
         request.reply(protocol.attr_out(node, attributes, ttl))
 

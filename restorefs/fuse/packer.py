@@ -80,6 +80,7 @@ def _put(
     try:
         node: cython.ulonglong = item[1][0]
         ttl: cython.ulonglong = item[1][2]
+        generation: cython.ulonglong = item[1][4]
         offset: cython.ulonglong = item[2] + shift
         mode: cython.uint = attributes[1]
         nlink: cython.uint = attributes[2]
@@ -93,6 +94,7 @@ def _put(
         ctime: cython.longlong = attributes[10]
         at >>= 3
         words[at] = words[at + 5] = words[at + 16] = node
+        words[at + 1] = generation
         words[at + 2] = words[at + 3] = ttl
         words[at + 6] = size
         words[at + 7] = blocks
@@ -118,7 +120,7 @@ def _put(
 
 
 def _long_way(item: Listed, shift: int) -> bytes:
-    name, (node, attributes, ttl, kind), cookie = item
+    name, (node, attributes, ttl, kind, generation), cookie = item
     if attributes is None:
         return dirent_only(name, node, kind, cookie + shift)
-    return direntplus(name, node, attributes, ttl, cookie + shift)
+    return direntplus(name, node, generation, attributes, ttl, cookie + shift)

@@ -90,6 +90,10 @@ _LSEEK_OUT = Struct("=Q")  # offset
 _GETXATTR_IN = Struct("=II")  # size, padding; the name follows
 _GETXATTR_OUT = Struct("=II")  # size, padding
 _OPEN_IN = Struct("=II")  # flags, open_flags
+_NOTIFY_INVAL_INODE = 2  # enum fuse_notify_code, where a reply has its errno
+_NOTIFY_INVAL_ENTRY = 3
+_INVAL_INODE = Struct("=Qqq")  # ino, off (negative: attributes alone), len
+_INVAL_ENTRY = Struct("=QII")  # parent, namelen, flags; the name follows
 _OPEN_OUT = Struct("=QII")  # fh, open_flags, padding
 _STATFS_OUT = Struct("=5Q4I24x")  # blocks .. ffree, bsize, namelen, frsize, padding
 
@@ -199,6 +203,18 @@ def open_out(handle: int, flags: int) -> bytes:
     return _OPEN_OUT.pack(handle, flags, 0)
 
 
+def forget_name(parent: NodeId, name: bytes) -> bytes:
+    """Pack a message to the kernel: what a name means has changed, or it is gone."""
+    body = _INVAL_ENTRY.pack(parent, len(name), 0) + name + b"\0"
+    return REPLY_HEADER.pack(REPLY_HEADER.size + len(body), _NOTIFY_INVAL_ENTRY, 0) + body
+
+
+def forget_attributes(node: NodeId) -> bytes:
+    """Pack a message to the kernel: a node's attributes have changed."""
+    body = _INVAL_INODE.pack(node, -1, 0)
+    return REPLY_HEADER.pack(REPLY_HEADER.size + len(body), _NOTIFY_INVAL_INODE, 0) + body
+
+
 def statfs_out() -> bytes:
     """Pack a file system of unknown size."""
     return _STATFS_OUT.pack(0, 0, 0, 0, 0, _BLOCK_SIZE, _NAME_MAX, _BLOCK_SIZE, 0)
@@ -209,9 +225,10 @@ def absent_out(ttl: int) -> bytes:
     return _ENTRY_OUT.pack(0, 0, ttl, *[0] * 19)
 
 
-def entry_out(node: NodeId, attributes: Attributes, ttl: int) -> bytes:
-    """Pack a name's node and its attributes, for so many seconds."""
-    return _ENTRY_OUT.pack(node, 0, ttl, ttl, 0, 0, *_attr(node, attributes))
+def entry_out(node: NodeId, generation: int, attributes: Attributes, ttl: int) -> bytes:
+    """Pack a name's node and its attributes, for so many seconds. Where a node has another
+    `generation` than the kernel knows, what it has of the node is worth nothing any more."""
+    return _ENTRY_OUT.pack(node, generation, ttl, ttl, 0, 0, *_attr(node, attributes))
 
 
 def attr_out(node: NodeId, attributes: Attributes, ttl: int) -> bytes:
@@ -227,15 +244,16 @@ def _attr(node: NodeId, attributes: Attributes) -> tuple[int, ...]:
     return (node, size, blocks, *times, mode, nlink, uid, gid, rdev, _BLOCK_SIZE, 0)
 
 
-def direntplus(name: bytes, node: NodeId, attributes: Attributes, ttl: int, cookie: int) -> bytes:
+def direntplus(
+    name: bytes, node: NodeId, generation: int, attributes: Attributes, ttl: int, cookie: int
+) -> bytes:
     """Pack a name of a folder with its node and attributes; without them where the kernel has no
-    room for a number. This is the innermost loop of every listing: hence nothing is called for a
-    part of it."""
+    room for a number."""
     _, mode, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, _ = attributes
     length = len(name)
     try:
         packed = _DIRENTPLUS.pack(
-            node, 0, ttl, ttl, 0, 0,
+            node, generation, ttl, ttl, 0, 0,
             node, size, blocks,
             atime // _SECOND, mtime // _SECOND, ctime // _SECOND,
             atime % _SECOND, mtime % _SECOND, ctime % _SECOND,

@@ -21,6 +21,7 @@ import trio
 
 from restorefs.fuse.protocol import BUFFER_SIZE, Opcode, handle_in
 from restorefs.fuse.request import Request
+from restorefs.session.asker import ASKER, Asker
 
 log = logging.getLogger(__name__)
 _AT_ONCE = 16  # requests that are answered before others in the loop have a turn
@@ -137,6 +138,7 @@ class Server:
         if handler is None:
             request.fail(errno.ENOSYS)
             return None
+        ASKER.set(Asker(request.uid, request.pid))
         try:
             return handler(request)
         except Exception as error:  # noqa: BLE001 - logged there

@@ -85,6 +85,8 @@ class Identity:
     clean: False when a journal needs recovery or the volume is marked dirty; None if unknown.
     log_uuid: where the journal is on a device of its own, what that is known by; then `clean` is
         None until the reader was shown it (GuestFilesystem.show_log).
+    from_copy: told by a copy of a superblock whose place at the start is empty: it may be left over
+        from before whatever else is recognised on the volume.
     notes: for people, such as "journal needs recovery".
     """
 
@@ -97,6 +99,7 @@ class Identity:
     size: ByteLength | None = None
     clean: bool | None = None
     log_uuid: str = ""
+    from_copy: bool = False
     notes: Sequence[str] = field(default_factory=tuple)
 
 

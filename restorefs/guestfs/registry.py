@@ -37,7 +37,8 @@ async def identify(device: BlockDevice) -> Identity | None:
     for reader in READERS:
         identity = await reader.probe(device)
         if identity is not None:
-            return identity
+            newer = first_match(OTHERS, evidence) if identity.from_copy else None
+            return newer or identity
     return first_match(OTHERS, evidence)
 
 

@@ -37,6 +37,7 @@ from restorefs.guestfs.base import (
     Identity,
 )
 from restorefs.guestfs.registry import identify, open_guest
+from restorefs.session.asker import Described
 from restorefs.session.filedata import FileReader
 from restorefs.session.once import Once
 from restorefs.session.qemu_nbd import QemuNbd
@@ -95,7 +96,8 @@ class AttachedDisk:
 
     contents: by the volumes' index. members: those that are parts of groups, by index too.
     companions: the disks that it shares volumes with; they are let go together. assembled: how the
-    groups' volumes came into `contents`; None on a disk without members. try_again_at: when it may
+    groups' volumes came into `contents`; None on a disk without members. attached_for: who asked;
+    None for the API. try_again_at: when it may
     be worth while to look again for what is missing (trio's clock).
     """
 
@@ -113,10 +115,15 @@ class AttachedDisk:
     try_again_at: float = math.inf
     notes: list[str] = field(default_factory=list)
     options: GuestOptions = DEFAULT_OPTIONS
+    generation: int = field(init=False)
+    attached_for: Described | None = None
     attached_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     last_access: float = field(default_factory=trio.current_time)
     in_use: int = 0
     idle: trio.Event = field(default_factory=trio.Event)
+
+    def __post_init__(self) -> None:
+        self.generation = self.record.generation
 
     @property
     def whole(self) -> Content | None:

@@ -41,6 +41,7 @@ from restorefs.errors import (
     UnsupportedError,
 )
 from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestOptions
+from restorefs.session.asker import Described, describe_asker
 from restorefs.session.assembly import Others, assemble, is_whole, read_members
 from restorefs.session.disk import AttachedDisk, Content, identify_all
 from restorefs.session.ledger import Ledger
@@ -180,7 +181,7 @@ class Pool:
             assert self._nursery is not None, "the pool is not running"
             once = self._attaching[record] = Once()
             self._nursery.start_soon(
-                self._attach_once, once, record, name=f"attach {_name(record)}"
+                self._attach_once, once, record, describe_asker(), name=f"attach {_name(record)}"
             )
         return await once.wait()
 
@@ -188,9 +189,11 @@ class Pool:
         in_use = any(each.in_use for each in disk.unit)
         return not in_use and trio.current_time() >= disk.try_again_at
 
-    async def _attach_once(self, once: Once[AttachedDisk], record: DiskRecord) -> None:
+    async def _attach_once(
+        self, once: Once[AttachedDisk], record: DiskRecord, asker: Described | None
+    ) -> None:
         try:
-            await once.run(functools.partial(self._attach, record))
+            await once.run(functools.partial(self._attach, record, asker))
         finally:
             del self._attaching[record]
         if once.error is None:
@@ -211,19 +214,21 @@ class Pool:
             if len(logged) > _LOGGED_PER_DISK:
                 log.warning("%s: further errors of this disk are not logged", _name(record))
 
-    async def _attach(self, record: DiskRecord) -> AttachedDisk:
+    async def _attach(self, record: DiskRecord, asker: Described | None) -> AttachedDisk:
         began = trio.current_time()
         with trio.move_on_after(self.settings.attach_timeout):
             await self._make_room()
             disk = await self._start(record)
             self._end_soon(record.id, "the catalog says otherwise now")  # attached meanwhile
+            disk.attached_for = asker
             self._attached[record.id] = disk
             self._ledger.attached(disk)
             log.info(
-                "attached %s (%s) in %.0f ms: %s",
+                "attached %s (%s) in %.0f ms for %s: %s",
                 _name(record),
                 record.qcow2_path,
                 (trio.current_time() - began) * 1000,
+                asker or "the API",
                 disk.filesystems or "nothing recognised",
             )
             return disk
@@ -379,7 +384,7 @@ class Pool:
             raise AttachTimeoutError(
                 f"{_name(record)}: {record.qcow2_path} still does not answer an earlier attempt"
             )
-        path = record.qcow2_path
+        path = record.path
         repositories = self.settings.repositories or (path.parent,)
 
         def inspect() -> str:

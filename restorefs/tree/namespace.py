@@ -8,7 +8,7 @@ attaches.
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -35,6 +35,21 @@ class Above:
     disk: DiskRecord | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a new namespace takes back of an old one.
+
+    names: those that are gone or mean something else, each with its folder. folders: those whose
+    attributes or names are others. gone: disks that left the catalog or changed in it. replaced:
+    those of them whose id means another image now.
+    """
+
+    names: Sequence[tuple[NodeId, bytes]]
+    folders: Collection[NodeId]
+    gone: Sequence[int]
+    replaced: Sequence[int]
+
+
 class Namespace:
     """All nodes above the guests, and the disks by id."""
 
@@ -52,16 +67,50 @@ class Namespace:
     def get(self, node: NodeId) -> Above | None:
         return self._nodes.get(node)
 
+    def image_folders(self) -> set[str]:
+        """Return the folders of all images."""
+        return {os.path.dirname(disk.qcow2_path) for disk in self.disks.values()}  # noqa: PTH120
+
+    def changes_since(self, before: "Namespace") -> "Changes":
+        """Say what whoever has seen `before` must not believe any more. New names are no change:
+        nobody keeps that a name is not there."""
+        names: list[tuple[NodeId, bytes]] = []
+        folders: set[NodeId] = set()
+        for node, old in before._nodes.items():
+            new = self._nodes.get(node)
+            if new is None or (new.target, new.disk) != (old.target, old.disk):
+                if old.parent in self._nodes:  # else it goes with its folder
+                    names.append((old.parent, old.name))
+                    folders.add(old.parent)
+            elif new.time_ns != old.time_ns or new.children != old.children:
+                folders.add(node)
+        gone = [
+            disk_id for disk_id, disk in before.disks.items() if self.disks.get(disk_id) != disk
+        ]
+        replaced = [
+            disk_id
+            for disk_id in gone
+            if disk_id in self.disks
+            and self.disks[disk_id].generation != before.disks[disk_id].generation
+        ]
+        return Changes(names, folders, gone, replaced)
+
     def __iter__(self) -> Iterator[Above]:
         return iter(self._nodes.values())
 
     def _add_backups(self, backups: Mapping[bytes, BackupRecord]) -> NodeId:
         path = b"backups"
-        children = {name: self._add_backup(backup, path, name) for name, backup in backups.items()}
-        return self._put(Above(above(path), ROOT, path, self._started_ns, children=children))
+        node = above(path)
+        children = {
+            name: self._add_backup(backup, node, path, name) for name, backup in backups.items()
+        }
+        return self._put(Above(node, ROOT, path, self._started_ns, children=children))
 
-    def _add_backup(self, backup: BackupRecord, parent: bytes, name: bytes) -> NodeId:
-        path = parent + b"/" + name
+    def _add_backup(
+        self, backup: BackupRecord, parent: NodeId, parent_path: bytes, name: bytes
+    ) -> NodeId:
+        path = parent_path + b"/" + name
+        folder = above(path)
         time_ns = self._time_ns(backup.created_at)
         children = {}
         for disk in backup.disks:
@@ -69,8 +118,8 @@ class Namespace:
             node = above(path + b"/" + disk_name)
             children[disk_name] = node
             self.disk_folders[disk.id] = node
-            self._put(Above(node, above(path), disk_name, time_ns, disk=disk))
-        return self._put(Above(above(path), above(parent), name, time_ns, children=children))
+            self._put(Above(node, folder, disk_name, time_ns, disk=disk))
+        return self._put(Above(folder, parent, name, time_ns, children=children))
 
     def _add_vms(self, backups: Iterable[BackupRecord]) -> NodeId:
         path = b"vms"
@@ -82,6 +131,7 @@ class Namespace:
 
     def _add_vm(self, parent: bytes, name: bytes, backups: list[BackupRecord]) -> NodeId:
         path = parent + b"/" + name
+        folder = above(path)
         backups = sorted(backups, key=lambda backup: (backup.created_at or _EARLIEST, backup.id))
         seen: Counter[bytes] = Counter()
         children = {}
@@ -90,16 +140,18 @@ class Namespace:
             seen[stamp] += 1
             if seen[stamp] > 1:  # two backups within a second
                 stamp += b"-%d" % seen[stamp]
-            children[stamp] = self._add_link(path, stamp, backup)
-        children[b"latest"] = self._add_link(path, b"latest", backups[-1])
+            children[stamp] = self._add_link(folder, path, stamp, backup)
+        children[b"latest"] = self._add_link(folder, path, b"latest", backups[-1])
         time_ns = self._time_ns(backups[-1].created_at)
-        return self._put(Above(above(path), above(parent), name, time_ns, children=children))
+        return self._put(Above(folder, above(parent), name, time_ns, children=children))
 
-    def _add_link(self, parent: bytes, name: bytes, backup: BackupRecord) -> NodeId:
+    def _add_link(
+        self, parent: NodeId, parent_path: bytes, name: bytes, backup: BackupRecord
+    ) -> NodeId:
         target = b"../../backups/" + safe_name(backup.id)
-        node = above(parent + b"/" + name)
+        node = above(parent_path + b"/" + name)
         time_ns = self._time_ns(backup.created_at)
-        return self._put(Above(node, above(parent), name, time_ns, target=target))
+        return self._put(Above(node, parent, name, time_ns, target=target))
 
     def _put(self, node: Above) -> NodeId:
         other = self._nodes.setdefault(node.node, node)

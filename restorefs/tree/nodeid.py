@@ -9,9 +9,12 @@ keeps in its handle:
 
 Guest inode 0, which no file system uses, is the volume's own folder, whatever its root is numbered.
 What does not fit gets a number from a table in memory under volume index 63; such ids do not
-survive a restart of the daemon. Must not know what the nodes are.
+survive a restart of the daemon. So do the files of a disk whose id came to mean another disk while
+we run: whoever still has the old ones must not be shown other content. Must not know what the nodes
+are.
 """
 
+import itertools
 from hashlib import blake2b
 from typing import NamedTuple, NewType
 
@@ -54,11 +57,17 @@ class NodeIds:
     def __init__(self) -> None:
         self._table: dict[GuestNode, NodeId] = {}
         self._by_number: dict[int, GuestNode] = {}
+        self._numbers = itertools.count(1)
+        self._retired: set[int] = set()
 
     def base(self, disk_id: int, volume: int) -> int | None:
         """Return the number to which an inode of up to 36 bits is added, or None where only
         encode() will do: for those who encode whole folders."""
-        if 0 < disk_id <= _MAX_DISK and 0 <= volume < _TABLE_VOLUME:
+        if (
+            0 < disk_id <= _MAX_DISK
+            and 0 <= volume < _TABLE_VOLUME
+            and disk_id not in self._retired
+        ):
             return (disk_id << _VOLUME_BITS | volume) << _INODE_BITS
         return None
 
@@ -69,7 +78,7 @@ class NodeIds:
         guest = GuestNode(disk_id, volume, inode)
         node = self._table.get(guest)
         if node is None:
-            number = len(self._table) + 1
+            number = next(self._numbers)
             node = self._table[guest] = NodeId(_TABLE_VOLUME << _INODE_BITS | number)
             self._by_number[number] = guest
         return node
@@ -81,4 +90,12 @@ class NodeIds:
         disk_id = node >> (_INODE_BITS + _VOLUME_BITS)
         if disk_id == 0:
             return self._by_number.get(inode) if volume == _TABLE_VOLUME else None
-        return GuestNode(disk_id, volume, inode) if volume != _TABLE_VOLUME else None
+        if volume == _TABLE_VOLUME or disk_id in self._retired:
+            return None
+        return GuestNode(disk_id, volume, inode)
+
+    def retire(self, disk_id: int) -> None:
+        """Let no id that was given to a file of a disk mean anything any more."""
+        self._retired.add(disk_id)
+        for guest in [guest for guest in self._table if guest.disk_id == disk_id]:
+            del self._by_number[self._table.pop(guest) & MAX_INODE]

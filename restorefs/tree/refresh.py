@@ -6,6 +6,8 @@ served while the catalog is down. Must not know what kind of catalog it is.
 
 import logging
 import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeAlias
 
 import trio
 
@@ -13,11 +15,21 @@ from restorefs.catalog.base import Catalog
 from restorefs.catalog.records import BackupRecord
 from restorefs.errors import CatalogError, RestoreError
 from restorefs.session.pool import Pool
-from restorefs.tree.namespace import Namespace
+from restorefs.tree.namespace import Changes, Namespace
 from restorefs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
 _SECONDS = 30.0
+
+
+Tell: TypeAlias = Callable[[Changes], Awaitable[None]]
+
+
+class Difference(NamedTuple):
+    """The ids of the backups that came, and of those that went."""
+
+    added: Sequence[str]
+    removed: Sequence[str]
 
 
 class Refresher:
@@ -29,30 +41,47 @@ class Refresher:
         self._catalog = catalog
         self._tree = tree
         self._pool = pool
-        self._known: tuple[BackupRecord, ...] | None = None
+        self._known: Sequence[BackupRecord] | None = None
         self._started_ns = time.time_ns()
         self._woken = trio.Event()
+        self._loading = trio.Lock()
+        self.tell: Tell | None = None
+        """Is told of every change, to take back what somebody keeps."""
 
-    async def load(self) -> None:
-        """Ask the catalog once and make the tree as it says. Raises CatalogError."""
+    async def load(self) -> Difference:
+        """Ask the catalog once and make the tree as it says; return what that changed. Raises
+        CatalogError."""
+        async with self._loading:
+            return await self._load()
+
+    async def _load(self) -> Difference:
+        before = self._tree.namespace
         try:
-            backups = tuple(
-                await trio.to_thread.run_sync(self._catalog.backups, abandon_on_cancel=True)
-            )
-            if backups == self._known:
-                return
-            namespace = await trio.to_thread.run_sync(Namespace, backups, self._started_ns)
+            backups = await trio.to_thread.run_sync(self._catalog.backups, abandon_on_cancel=True)
+            if backups is self._known or backups == self._known:
+                return Difference((), ())
+            namespace, changes = await trio.to_thread.run_sync(self._compare, backups, before)
         except RestoreError:
             raise
         except Exception as error:  # whatever somebody wrote into a database must not end us
             log.exception("unexpected error in the catalog")
             raise CatalogError(f"{self.catalog_name} cannot be understood: {error!r}") from error
-        before = self._tree.namespace
         self._known = backups
-        self._tree.namespace = namespace
-        for disk_id, disk in before.disks.items():
-            if namespace.disks.get(disk_id) != disk:
-                self._pool.withdraw(disk_id, "it left the catalog")
+        self._tree.replace(namespace, changes)
+        for disk_id in changes.gone:
+            self._pool.withdraw(disk_id, "it left the catalog")
+        if self.tell is not None:
+            await self.tell(changes)
+        return Difference(
+            sorted(namespace.backups.keys() - before.backups.keys()),
+            sorted(before.backups.keys() - namespace.backups.keys()),
+        )
+
+    def _compare(
+        self, backups: Sequence[BackupRecord], before: Namespace
+    ) -> tuple[Namespace, Changes]:
+        namespace = Namespace(backups, self._started_ns)
+        return namespace, namespace.changes_since(before)
 
     def wake(self) -> None:
         """Ask the catalog at once."""

@@ -30,7 +30,7 @@ from restorefs.session.disk import AttachedDisk
 from restorefs.session.filedata import Data
 from restorefs.session.pool import Pool
 from restorefs.tree.holes import find_data, find_hole
-from restorefs.tree.namespace import Above, Namespace
+from restorefs.tree.namespace import Above, Changes, Namespace
 from restorefs.tree.nodeid import MAX_INODE, VOLUME_FOLDER, GuestNode, NodeId, NodeIds, is_above
 from restorefs.tree.presentation import Presentation
 from restorefs.volumes.base import WHOLE_DISK_INDEX
@@ -54,12 +54,14 @@ _COOKIE_MASK = (1 << 62) - 1
 
 class Entry(NamedTuple):
     """A node with its attributes; they are None where the guest's inode could not be read, and
-    `kind` is then what the folder says of it. `ttl` in whole seconds."""
+    `kind` is then what the folder says of it. `ttl` in whole seconds. `generation`: of the disk
+    (DiskRecord), 0 above the guests."""
 
     node: NodeId
     attributes: Attributes | None
     ttl: int
     kind: int = 0
+    generation: int = 0
 
 
 class Listed(NamedTuple):
@@ -90,6 +92,14 @@ class Tree:
         self._ids = NodeIds()
         self._roots: dict[int, tuple[DiskRecord, Attributes]] = {}  # of whole disks, once known
 
+    def replace(self, namespace: Namespace, changes: Changes) -> None:
+        """Have the tree be as another namespace says."""
+        for disk_id in changes.replaced:
+            self._ids.retire(disk_id)
+        for disk_id in changes.gone:
+            self._roots.pop(disk_id, None)
+        self.namespace = namespace
+
     # --- what callers ask ---------------------------------------------------------------------
 
     async def getattr(self, node: NodeId) -> Entry:
@@ -102,7 +112,7 @@ class Tree:
                 return await self._volume_entry(disk, guest_node.volume)
             guest = await disk.guest(guest_node.volume)
             attributes = await guest.filesystem.attributes(guest_node.inode)
-            return self._guest_entry(node, attributes)
+            return self._guest_entry(disk, node, attributes)
 
     async def lookup(self, parent: NodeId, name: bytes) -> Entry:
         """Return the entry of a name; b"." and b".." work for every node, also for files."""
@@ -334,13 +344,14 @@ class Tree:
         node = self._ids.encode(disk.record.id, index, VOLUME_FOLDER)
         link = disk.link_of(index)
         if link is not None:
-            return Entry(node, self._link(link, self._started_ns), FLEETING_TTL)
+            return self._on_disk(disk, node, self._link(link, self._started_ns), FLEETING_TTL)
         try:
             guest = await disk.guest(index)
             attributes = await guest.filesystem.attributes(guest.filesystem.root)
         except RestoreError:
-            return Entry(node, self._plain(stat.S_IFDIR | 0o555, self._started_ns), FLEETING_TTL)
-        return self._guest_entry(node, attributes)
+            plain = self._plain(stat.S_IFDIR | 0o555, self._started_ns)
+            return self._on_disk(disk, node, plain, FLEETING_TTL)
+        return self._guest_entry(disk, node, attributes)
 
     # --- inside a guest -----------------------------------------------------------------------
 
@@ -360,8 +371,12 @@ class Tree:
             return self._disk_folder(disk.record)
         return self._ids.encode(disk.record.id, volume, VOLUME_FOLDER)
 
-    def _guest_entry(self, node: NodeId, attributes: Attributes) -> Entry:
-        return Entry(node, self._presentation.attributes(attributes), GUEST_TTL)
+    def _guest_entry(self, disk: AttachedDisk, node: NodeId, attributes: Attributes) -> Entry:
+        shown = self._presentation.attributes(attributes)
+        return self._on_disk(disk, node, shown, GUEST_TTL)
+
+    def _on_disk(self, disk: AttachedDisk, node: NodeId, shown: Attributes, ttl: int) -> Entry:
+        return Entry(node, shown, ttl, 0, disk.generation)
 
     async def _lookup_in_guest(self, disk: AttachedDisk, where: GuestNode, name: bytes) -> Entry:
         filesystem = (await disk.guest(where.volume)).filesystem
@@ -371,7 +386,7 @@ class Tree:
         if is_above(node):
             return self._above_entry(self._above(node))
         try:
-            return self._guest_entry(node, await filesystem.attributes(inode))
+            return self._guest_entry(disk, node, await filesystem.attributes(inode))
         except NotFoundError as error:  # the name is there, so this is damage, not absence
             raise DamagedError(
                 f"{os.fsdecode(name)!r} names an inode not in use: {error}"
@@ -384,6 +399,7 @@ class Tree:
         base = self._ids.base(disk_id, volume)
         encode, overrides = self._ids.encode, self._presentation.overrides
         show = self._presentation.attributes
+        generation = disk.generation
         new = tuple.__new__  # not Listed(...): this is the innermost loop of every listing
         items: list[Listed] = []
         for name, inode, kind, cookie, attributes in listing.entries:
@@ -393,9 +409,8 @@ class Tree:
                 node = encode(disk_id, volume, inode)
             if overrides and attributes is not None:
                 attributes = show(attributes)
-            items.append(
-                new(Listed, (name, new(Entry, (node, attributes, GUEST_TTL, kind)), cookie))
-            )
+            entry = new(Entry, (node, attributes, GUEST_TTL, kind, generation))
+            items.append(new(Listed, (name, entry, cookie)))
         return Batch(items, listing.complete)
 
 

@@ -42,9 +42,9 @@ class GroupVolume:
     uuid: the volume's own.
     type_name: how it is laid out, for people: "linear", "striped", "raid5", "thin" ...
     members: UUIDs of the members that hold any part of it, missing ones included.
-    device: None where nothing of it can be read, and then `error` says why. Where only a part
-        cannot be read (a missing member without a copy), reading or mapping that part raises
-        StorageError.
+    device: None where nothing of it can be read, and then `error` says why; a StorageError may be
+        gone when the group is assembled again. Where only a part cannot be read (a missing member
+        without a copy), reading or mapping that part raises StorageError.
     """
 
     name: bytes

@@ -15,6 +15,7 @@ SCHEMES: tuple[type[VolumeScheme], ...] = (Gpt, Mbr)
 """GPT first: its disks start with an MBR that only says so."""
 
 GROUP_SCHEMES: tuple[type[GroupScheme], ...] = (Lvm2,)
+"""What makes volumes of members that may lie on several disks."""
 
 
 async def read_table(device: BlockDevice) -> VolumeTable:

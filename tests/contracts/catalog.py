@@ -87,7 +87,7 @@ class CatalogContract:
             for disk in backup.disks:
                 assert disk.backup_id == backup.id
                 assert disk.status == "completed"
-                assert disk.qcow2_path.is_absolute()
+                assert disk.path.is_absolute()
                 assert disk.size_gb == 1
 
     def test_disk_ids_are_unique_and_more_than_zero(self, catalog: Catalog) -> None:
@@ -262,7 +262,7 @@ class SqlCatalogContract(CatalogContract):
             backup = next(b for b in catalog.backups() if b.id == backup_id)
             assert [disk.disk_index for disk in backup.disks] == [0, 1]
             assert backup.disks[0].id == newer
-            assert backup.disks[0].qcow2_path == Path("/srv/backups/newer.qcow2")
+            assert backup.disks[0].path == Path("/srv/backups/newer.qcow2")
         warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
         assert len(warnings) == 1
         assert f"{backup_id} has disk 0 twice" in warnings[0]
@@ -276,7 +276,30 @@ class SqlCatalogContract(CatalogContract):
             id=disk.id,
         )
         changed = first_disk(catalog)
-        assert changed == dataclasses.replace(disk, qcow2_path=Path("/new.qcow2"), size_gb=None)
+        assert changed == dataclasses.replace(disk, qcow2_path="/new.qcow2", size_gb=None)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            "UPDATE backup_disks SET size_gb = 77 WHERE id = :id",
+            "UPDATE backup_disks SET vmware_disk_key = 77 WHERE id = :id",
+            "UPDATE backup_disks SET disk_index = 77 WHERE id = :id",
+            "UPDATE backup_disks SET status = 'failed' WHERE id = :id",
+            "UPDATE backup_jobs SET created_at = '2024-02-29 01:02:03' WHERE id = :backup",
+            "UPDATE vm_backup_contexts SET vm_name = 'other' WHERE context_id ="
+            " (SELECT vm_backup_context_id FROM backup_jobs WHERE id = :backup)",
+            "DELETE FROM backup_disks WHERE id = :id",
+            "DELETE FROM backup_jobs WHERE id = :backup",
+        ],
+    )
+    def test_whatever_changes_is_seen(
+        self, catalog: Catalog, database: Database, change: str
+    ) -> None:
+        before = list(catalog.backups())
+        disk = before[0].disks[0]
+        values = {"id": disk.id, "backup": disk.backup_id}
+        database(change, **{name: values[name] for name in values if f":{name}" in change})
+        assert list(catalog.backups()) != before
 
     def test_a_backup_of_an_unknown_vm_at_an_unknown_time_appears(
         self, catalog: Catalog, database: Database
@@ -299,7 +322,9 @@ class SqlCatalogContract(CatalogContract):
         assert [disk.id for disk in odd.disks] == [pathless]
         assert "names no file for disk 1" in caplog.text
 
-    def test_all_backups_are_one_query(self, catalog: Catalog) -> None:
+    def test_all_backups_are_one_query_and_a_check_whether_any_changed(
+        self, catalog: Catalog
+    ) -> None:
         statements: list[str] = []
 
         def note(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
@@ -308,10 +333,13 @@ class SqlCatalogContract(CatalogContract):
 
         event.listen(Engine, "before_cursor_execute", note)
         try:
-            assert catalog.backups()
+            found = catalog.backups()
+            assert len(statements) == 2
+            assert catalog.backups() is found
+            assert len(statements) == 3
+            assert "count(*)" in statements[2]
         finally:
             event.remove(Engine, "before_cursor_execute", note)
-        assert len(statements) == 1
 
     def test_an_attach_has_its_row(self, catalog: Catalog, database: Database) -> None:
         disk = first_disk(catalog)

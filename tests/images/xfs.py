@@ -11,10 +11,11 @@ Concurrency: none.
 
 import ctypes
 import os
+import random
 import re
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +78,11 @@ class Images:
         require_root()
         path = self._folder / f"{name}.img"
         if not path.exists():
-            RECIPES[name].build(path)
+            try:
+                RECIPES[name].build(path)
+            except BaseException:
+                path.unlink(missing_ok=True)
+                raise
             path.chmod(0o444)
         return path
 
@@ -289,8 +294,8 @@ def xfs_1k(image: Path) -> None:
         make_large_folders(base, 3000)
         every_second = ((2 * n * 1024, b"%d" % n) for n in range(3000))
         tree.write(base + b"/deep-extents", *every_second)
-    inode = next_inode(image, "/deep-extents")
-    assert field(image, f"inode {inode}", "u3.bmbt.level") == 2
+    for path, levels in (("/deep-extents", 2), ("/one", 1), ("/other", 1)):
+        assert field(image, f"inode {next_inode(image, path)}", "u3.bmbt.level") == levels
 
 
 def next_inode(image: Path, path: str) -> int:
@@ -334,6 +339,39 @@ def xfs_inode_2048(image: Path) -> None:
     with writable(image) as root:
         make_everything(root, 4096)
         make_many_attributes(os.fsencode(root))
+
+
+@recipe
+def xfs_64k_blocks(image: Path) -> None:
+    """Blocks that are larger than this machine's pages."""
+    mkfs(image, "-b", "size=65536", size=512 * MIB)
+    with writable(image) as root:
+        make_everything(root, 65536)
+        make_many_attributes(os.fsencode(root))
+
+
+@recipe
+def xfs_striped(image: Path) -> None:
+    """Stripes, also of the log; its last record is written in large pieces."""
+    mkfs(image, "-d", "su=64k,sw=4", "-l", "size=64m,su=256k", size=640 * MIB)
+    with writable(image, ",logbsize=256k") as root:
+        make_everything(root, 4096)
+
+
+@recipe
+def xfs_many_inodes(image: Path) -> None:
+    """A tree of inodes with two levels."""
+    mkfs(
+        image, "-b", "size=1024", "-d", "agcount=1", "-l", "size=4m", "--unsupported",
+        size=128 * MIB,
+    )  # fmt: skip
+    with writable(image) as root:
+        folder = tree.folder(os.fsencode(root), b"files")
+        for number in range(4500):
+            tree.write(b"%s/%d" % (folder, number))
+        for number in range(0, 4500, 3):
+            os.unlink(b"%s/%d" % (folder, number))
+    assert field(image, "agi 0", "level") == 2
 
 
 @recipe
@@ -406,6 +444,85 @@ def xfs_given_back(image: Path) -> None:
         make_links(tree.folder(os.fsencode(root), b"others"), 3)
         gone = sorted(set(gone) - {each.lstat().st_ino for each in root.rglob("*")})
     image.with_suffix(".gone").write_text("\n".join(map(str, gone)))
+
+
+def age(root: Path, seed: int, steps: int) -> None:
+    """Do what happens to files in the course of time, in an order that the seed gives."""
+    chance = random.Random(seed)
+    base = os.fsencode(root)
+    folders, files = [base], [base + b"/first"]
+    tree.write(files[0], (0, b"first"))
+    for step in range(steps):
+        path, folder = chance.choice(files), chance.choice(folders[-30:])
+        new = b"%s/%d%s" % (folder, step, b"n" * chance.choice((0, 0, 3, 20, 100, 240)))
+        what = chance.random()
+        if what < 0.03 and len(folders) < 200:
+            folders.append(tree.folder(folder, b"folder-%d" % step))
+        elif what < 0.35 or len(files) < 20:
+            tree.write(new, (0, tree.content(step, chance.choice((0, 10, 700, 5000, 40_000)))))
+            files.append(new)
+        elif what < 0.55:
+            os.unlink(path)
+            files.remove(path)
+        elif what < 0.6:
+            os.rename(path, new)
+            files[files.index(path)] = new
+        elif what < 0.64:
+            os.link(path, new)
+            files.append(new)
+        elif what < 0.74:
+            piece = tree.content(step, chance.choice((1, 100, 3000, 20_000)))
+            tree.write(path, (chance.randrange(1 << chance.choice((10, 16, 20))), piece))
+        elif what < 0.78:
+            os.truncate(path, chance.randrange(1 << 17))
+        elif what < 0.84:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if chance.random() < 0.5:
+                punch(fd, chance.randrange(1 << 16), chance.randrange(1, 1 << 15))
+            else:
+                os.posix_fallocate(fd, chance.randrange(1 << 17), chance.randrange(1, 1 << 16))
+            os.close(fd)
+        elif what < 0.95:
+            target = folder if chance.random() < 0.1 and folder != base else path
+            value = tree.content(step, chance.choice((0, 5, 60, 250, 900, 5000)))
+            with suppress(OSError):  # such as for want of space for a value
+                os.setxattr(target, b"user.%d" % chance.randrange(30), value)
+        else:
+            for name in os.listxattr(path)[:3]:
+                os.removexattr(path, name)
+
+
+@recipe
+def xfs_aged(image: Path) -> None:
+    mkfs(image, "-i", "nrext64=1", meta="rmapbt=1")
+    with writable(image) as root:
+        age(root, 1, 6000)
+
+
+@recipe
+def xfs_aged_1k(image: Path) -> None:
+    mkfs(image, "-b", "size=1024")
+    with writable(image) as root:
+        age(root, 2, 6000)
+
+
+@recipe
+def xfs_aged_dirty(image: Path) -> None:
+    """One that was in use, and partly written back, when the snapshot was made."""
+    mkfs(
+        image, "-b", "size=1024", "-d", "agcount=1", "-l", "size=5m", "--unsupported",
+        size=192 * MIB,
+    )  # fmt: skip
+    with writable(image) as root:
+        age(root, 3, 3000)
+        run("fsfreeze", "--freeze", root)
+        run("fsfreeze", "--unfreeze", root)
+        later = root / "folder-later"
+        later.mkdir()
+        age(later, 4, 6000)
+        run("xfs_io", "-x", "-c", "shutdown", root)
+        run("cp", "--sparse=always", image, image.with_suffix(".copy"))
+    image.with_suffix(".copy").replace(image)
 
 
 @recipe
@@ -498,6 +615,20 @@ def xfs_dirty(image: Path) -> None:
     copy_while_mounted(image)
 
 
+@recipe
+def xfs_frozen(image: Path) -> None:
+    """As a snapshot of a machine that was asked to hold still."""
+    mkfs(image)
+    with writable(image) as root:
+        make_everything(root, 4096)
+        run("fsfreeze", "--freeze", root)
+        try:
+            run("cp", "--sparse=always", image, image.with_suffix(".copy"))
+        finally:
+            run("fsfreeze", "--unfreeze", root)
+    image.with_suffix(".copy").replace(image)
+
+
 @recipe_with_log
 def xfs_external_dirty(image: Path) -> None:
     """A log on a device of its own that needs recovery."""
@@ -515,8 +646,8 @@ def xfs_small(image: Path) -> None:
     with writable(image) as root:
         base = os.fsencode(root)
         make_links(tree.folder(base, b"block"), 20)
-        make_links(tree.folder(base, b"leaf"), 60)
-        make_links(tree.folder(base, b"node"), 300)
+        make_links(tree.folder(base, b"leaf"), 150)
+        make_links(tree.folder(base, b"node"), 700)
         tree.folder(base, b"empty")
         tree.write(base + b"/list", (0, b"first"), (5000, b"second"), (20_000, b"third"))
         tree.write(base + b"/tree", *((2 * n * 1024, b"%d" % n) for n in range(80)))

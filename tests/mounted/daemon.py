@@ -140,8 +140,9 @@ class Daemon:
         *options: str | Path,
         env: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
+        named: bool = True,
     ) -> None:
-        """Start it and wait until the mount can be used. `prefix` as for restorefs()."""
+        """Start it. `prefix` as for restorefs(); `named`: with its mountpoint as an argument."""
         self.place = place
         self.mountpoint = place.mountpoint
         self.backups = place.mountpoint / "backups"
@@ -157,7 +158,7 @@ class Daemon:
                 str(RESTOREFS),
                 *("--runtime-dir", str(place.runtime_dir), "mount"),
                 *map(str, options),
-                str(place.mountpoint),
+                *([str(place.mountpoint)] if named else []),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -314,6 +315,7 @@ def served(
     place: Place | None = None,
     env: Mapping[str, str] | None = None,
     prefix: Sequence[str] = (),
+    named: bool = True,
 ) -> Iterator[Daemon]:
     """Have a daemon serve a mount; afterwards it is ended and must have behaved.
 
@@ -322,7 +324,7 @@ def served(
     own = place is None
     place = place or Place()
     try:
-        daemon = Daemon(place, *options, env=env, prefix=prefix)
+        daemon = Daemon(place, *options, env=env, prefix=prefix, named=named)
         try:
             daemon.wait_ready()
             yield daemon

@@ -516,7 +516,7 @@ def test_a_feature_that_is_not_known(serve: Serve, tmp_path: Path) -> None:
 ENCRYPTED = ("crypto_LUKS", "BitLocker")
 
 
-READ = ("ntfs", "vfat", "exfat")
+READ = ("ntfs", "vfat", "exfat", "xfs")
 """Kinds that there are readers for, which want more than a signature."""
 
 

@@ -38,7 +38,13 @@ attributes = st.builds(
 items = st.builds(
     Listed,
     st.binary(min_size=1, max_size=300),
-    st.builds(Entry, words.map(NodeId), st.none() | attributes, st.integers(0, 86_400)),
+    st.builds(
+        Entry,
+        words.map(NodeId),
+        st.none() | attributes,
+        st.integers(0, 86_400),
+        generation=st.integers(0, 2**31 - 1),
+    ),
     st.integers(0, 2**62),
 )
 
@@ -49,11 +55,11 @@ def test_records_are_those_packed_one_by_one(
     pack: Pack, listed: list[Listed], first: int, size: int
 ) -> None:
     expected, folders, behind = b"", [], first
-    for name, (node, shown, ttl, kind), cookie in listed[first:]:
+    for name, (node, shown, ttl, kind, generation), cookie in listed[first:]:
         if shown is None:
             record = dirent_only(name, node, kind, cookie + 2)
         else:
-            record = direntplus(name, node, shown, ttl, cookie + 2)
+            record = direntplus(name, node, generation, shown, ttl, cookie + 2)
         if len(expected) + len(record) > size & ~7:
             break
         expected += record
@@ -68,4 +74,4 @@ def test_records_are_those_packed_one_by_one(
 def test_the_longest_name_has_room() -> None:
     name = "\u20ac".encode() * 255  # of NTFS: 255 units of UTF-16
     attributes = Attributes(1, 0o100644, 1, 0, 0, 0, 0, 0, 0, 0, 0)
-    assert len(direntplus(name, NodeId(5), attributes, 1, 1)) <= packer.LARGEST
+    assert len(direntplus(name, NodeId(5), 0, attributes, 1, 1)) <= packer.LARGEST

@@ -4,7 +4,6 @@ import logging
 import posixpath
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -26,9 +25,7 @@ def backup(
         name,
         vm,
         time,
-        tuple(
-            DiskRecord(next(_numbers), name, index, Path(f"/srv/{index}.qcow2")) for index in disks
-        ),
+        tuple(DiskRecord(next(_numbers), name, index, f"/srv/{index}.qcow2") for index in disks),
     )
 
 

@@ -169,7 +169,7 @@ class MemoryCatalog(Catalog):
 
 
 def disk_record(image: Path, number: int = 1, backup: str = "b1", index: int = 0) -> DiskRecord:
-    return DiskRecord(number, backup, index, image)
+    return DiskRecord(number, backup, index, str(image))
 
 
 @asynccontextmanager

@@ -44,7 +44,7 @@ class TestFolderCatalog(CatalogContract):
 
 def listed(backups: Sequence[BackupRecord]) -> dict[str, dict[int, str]]:
     """Return the file's name of every disk of every backup."""
-    return {b.id: {d.disk_index: d.qcow2_path.name for d in b.disks} for b in backups}
+    return {b.id: {d.disk_index: d.path.name for d in b.disks} for b in backups}
 
 
 def look(root: Path) -> Findings:
@@ -61,7 +61,7 @@ def test_the_three_layouts(repository: Repository) -> None:
     repository.add("a/disk-2/backup-a-disk2-20251008-192431.qcow2")
     catalog = open_folder(repository.root)
     (backup,) = catalog.backups()
-    assert [str(disk.qcow2_path.relative_to(repository.root)) for disk in backup.disks] == [
+    assert [str(disk.path.relative_to(repository.root)) for disk in backup.disks] == [
         "a/disk0.qcow2",
         "a/disk-1/anything.qcow2",
         "a/disk-2/backup-a-disk2-20251008-192431.qcow2",
@@ -141,7 +141,7 @@ def test_a_restore_point_keeps_its_disk_id_when_a_newer_one_appears(
     (before,) = catalog.backups()
     new = repository.add("pg/disk-0/x-disk0-20251009-000000.qcow2", backing=old.name)
     for after in (catalog, open_folder(repository.root)):
-        ids = {d.qcow2_path: d.id for b in after.backups() for d in b.disks}
+        ids = {d.path: d.id for b in after.backups() for d in b.disks}
         assert ids[old] == before.disks[0].id
         assert ids[new] != before.disks[0].id
 

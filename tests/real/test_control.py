@@ -73,12 +73,12 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     parted = qcow2(table, folder / "parted.qcow2")
     plain = qcow2(bytes(MIB), folder / "plain.qcow2")
     full = (
-        DiskRecord(1, "full", 0, parted, vmware_disk_key=2000, size_gb=1),
-        DiskRecord(2, "full", 7, folder / "missing.qcow2"),
+        DiskRecord(1, "full", 0, str(parted), vmware_disk_key=2000, size_gb=1),
+        DiskRecord(2, "full", 7, str(folder / "missing.qcow2")),
     )
     backups = (
         BackupRecord("full", "web", CREATED, full),
-        BackupRecord(ODD, "web", None, (DiskRecord(3, ODD, 0, plain),)),
+        BackupRecord(ODD, "web", None, (DiskRecord(3, ODD, 0, str(plain)),)),
     )
     return Sample(backups, facts)
 
@@ -328,7 +328,7 @@ async def test_odd_ids(sample: Sample) -> None:
 async def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     odd = os.fsdecode(b"\xff\xfe")
     image = tmp_path / odd
-    backup = BackupRecord(odd, odd, None, (DiskRecord(1, odd, 0, image),))
+    backup = BackupRecord(odd, odd, None, (DiskRecord(1, odd, 0, str(image)),))
     async with served([backup]) as api:
         api.pool.note_failure(backup.disks[0], DamagedError(f"{image} is damaged"))
         (found,) = (await api.get("/backups"))["backups"]
@@ -400,7 +400,7 @@ async def test_each_kind_of_failure_has_its_status(
 ) -> None:
     image = tmp_path / "disk.qcow2"
     make(image)
-    backup = BackupRecord("b", "vm", None, (DiskRecord(1, "b", 0, image),))
+    backup = BackupRecord("b", "vm", None, (DiskRecord(1, "b", 0, str(image)),))
     async with served([backup]) as api:
         document = await api.problem("PUT", "/backups/b/disks/0/attachment")
         assert document["status"] == status

@@ -433,7 +433,7 @@ async def test_one_slot_shared_by_two_disks(records: Sequence[DiskRecord]) -> No
 
 async def test_each_slot_is_given_once(records: Sequence[DiskRecord]) -> None:
     """Three at once for two slots that idle disks have."""
-    more = [disk_record(record.qcow2_path, record.id + 10) for record in records]
+    more = [disk_record(record.path, record.id + 10) for record in records]
     async with running_pool(max_attached=2) as pool, AsyncExitStack() as held:
         for record in records[:2]:
             await use_once(pool, record)
@@ -472,7 +472,7 @@ async def test_a_missing_image_names_the_file(
         assert pool.failures[1].reason == str(error)
         assert pool.failures[1].errno == errno.EIO
         assert servers() == []
-        image.write_bytes(records[0].qcow2_path.read_bytes())
+        image.write_bytes(records[0].path.read_bytes())
         await use_once(pool, record)
         assert pool.failures == {}
         image.unlink()
@@ -517,7 +517,7 @@ async def test_a_spoilt_image_says_what_is_wrong(
     damage: Callable[[Path], None], said: str, records: Sequence[DiskRecord], tmp_path: Path
 ) -> None:
     image = tmp_path / "spoilt.qcow2"
-    image.write_bytes(records[0].qcow2_path.read_bytes())
+    image.write_bytes(records[0].path.read_bytes())
     damage(image)
     async with running_pool() as pool:
         error = await failure_of(pool, disk_record(image))
@@ -530,7 +530,7 @@ async def test_a_chain_that_leaves_the_repository_is_refused(
     records: Sequence[DiskRecord], tmp_path: Path
 ) -> None:
     image = tmp_path / "incremental.qcow2"
-    base = records[0].qcow2_path
+    base = records[0].path
     run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, image)
     record = disk_record(image)
     async with running_pool() as pool:  # by default: the image's own folder
@@ -547,7 +547,7 @@ async def test_what_qemu_says_is_passed_on(
 ) -> None:
     """Here the image goes between our look at it and the server's."""
     image = tmp_path / "going.qcow2"
-    image.write_bytes(records[0].qcow2_path.read_bytes())
+    image.write_bytes(records[0].path.read_bytes())
     inspect = pool_module.inspect_chain
 
     def inspect_and_remove(path: Path, repositories: Sequence[Path]) -> Chain:
@@ -610,7 +610,7 @@ async def test_a_server_that_does_not_answer_is_given_up(
         for error in errors:
             assert type(error) is AttachTimeoutError
             assert error.errno == errno.ETIMEDOUT
-            assert str(records[0].qcow2_path) in str(error)
+            assert str(records[0].path) in str(error)
             assert "20 s" in str(error)
         assert servers() == []
         assert pool.failures[1].errno == errno.ETIMEDOUT

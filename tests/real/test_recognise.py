@@ -206,6 +206,33 @@ async def test_the_partitions_of_a_disk(image: Path) -> None:
     assert found == {b"part1": "vfat", b"part2": "ext4", b"part4": "xfs", b"part5": ""}
 
 
+FORMATTERS = {
+    "ext4": ("mkfs.ext4", "-q", "-F"),
+    "btrfs": ("mkfs.btrfs", "-q", "-f"),
+    "xfs": ("mkfs.xfs", "-q", "-f"),
+    "jfs": ("mkfs.jfs", "-q"),
+    "exfat": ("mkfs.exfat",),
+    "vfat": ("mkfs.vfat",),
+    "swap": ("mkswap", "-f"),
+}
+
+
+@pytest.mark.parametrize("before", ["ext4", "xfs", "exfat", "vfat", "btrfs"])
+async def test_what_was_there_before_is_not_what_is_there_now(before: str, tmp_path: Path) -> None:
+    """A format leaves copies of the other's superblocks where it writes nothing itself."""
+    require("blkid", *(command[0] for command in FORMATTERS.values()))
+    for now, command in FORMATTERS.items():
+        if now != before:
+            volume = tmp_path / "volume"
+            volume.unlink(missing_ok=True)
+            with volume.open("wb") as file:
+                file.truncate(400 * MIB)
+            run(*FORMATTERS[before], volume)
+            run(*command, volume)
+            identity = await identity_of(volume)
+            assert identity.kind == told_by_blkid(volume)["TYPE"] == now
+
+
 # --- volumes built by hand ------------------------------------------------------------------------
 
 

@@ -44,7 +44,7 @@ def listed(url: str) -> dict[str, dict[int, tuple[int, Path]]]:
     """Return id and path of every disk, as the catalog shows them."""
     with closing(open_catalog(url)) as catalog:
         return {
-            backup.id: {disk.disk_index: (disk.id, disk.qcow2_path) for disk in backup.disks}
+            backup.id: {disk.disk_index: (disk.id, disk.path) for disk in backup.disks}
             for backup in catalog.backups()
         }
 
@@ -75,7 +75,7 @@ def test_it_writes_what_the_folder_catalog_shows(
                     b.id,
                     b.vm_name,
                     b.created_at,
-                    [(d.disk_index, d.qcow2_path, d.size_gb) for d in b.disks],
+                    [(d.disk_index, d.path, d.size_gb) for d in b.disks],
                 )
                 for b in catalog.backups()
             ]

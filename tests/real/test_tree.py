@@ -139,9 +139,11 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     return Sample(
         source,
         (
-            backup("full", DiskRecord(1, "full", 0, whole), DiskRecord(2, "full", 1, parted)),
-            backup("later", DiskRecord(3, "later", 0, again)),
-            backup("lost", DiskRecord(4, "lost", 3, folder / "missing.qcow2")),
+            backup(
+                "full", DiskRecord(1, "full", 0, str(whole)), DiskRecord(2, "full", 1, str(parted))
+            ),
+            backup("later", DiskRecord(3, "later", 0, str(again))),
+            backup("lost", DiskRecord(4, "lost", 3, str(folder / "missing.qcow2"))),
         ),
     )
 
@@ -429,7 +431,7 @@ async def test_a_disk_that_cannot_be_attached_says_why(sample: Sample) -> None:
 async def test_an_error_in_a_name_that_is_not_utf8_can_be_shown(tmp_path: Path) -> None:
     image = tmp_path / os.fsdecode(b"\xff.qcow2")
     async with running_pool() as pool:
-        tree = make_tree(pool, [backup("b", DiskRecord(9, "b", 0, image))], Presentation())
+        tree = make_tree(pool, [backup("b", DiskRecord(9, "b", 0, str(image)))], Presentation())
         disk = await find(tree, b"backups/b/disk0")
         pool.note_failure(tree.namespace.disks[9], StorageError(f"{image} is on fire"))
         assert (await tree.xattrs(disk.node))[ERROR_XATTR].endswith(b"\xff.qcow2 is on fire")

@@ -1,6 +1,5 @@
 """XFS images: what is said of them as a whole, and what is true of single features."""
 
-import ctypes
 import os
 import stat
 from dataclasses import replace
@@ -36,7 +35,7 @@ from tests.real.test_ext_manifest import created_ns
 from tests.real.xfs_trees import copy_of, expected_tree, found_tree, opened
 from tests.tools import require, run
 
-DIRTY = ("xfs_dirty", "xfs_external_dirty")
+DIRTY = ("xfs_dirty", "xfs_external_dirty", "xfs_frozen", "xfs_aged_dirty")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -74,17 +73,21 @@ async def test_a_log_that_was_written_over_and_over(
     if not guess:
         monkeypatch.setattr("restorefs.guestfs.xfs.journal._GUESSED", 1)
     image = tmp_path / "image"
-    mkfs(image, "-l", "size=16m", "--unsupported", "-d", "agcount=2", size=64 * MIB)
-    for turn in range(3):
+    mkfs(
+        image, "-b", "size=1024", "-l", "size=4m", "--unsupported", "-d", "agcount=1",
+        size=64 * MIB,
+    )  # fmt: skip
+    with writable(image) as root:
+        for number in range(3000):
+            tree.write(os.fsencode(root / f"{number}"))
+    for mount in range(8):
         with writable(image) as root:
-            for number in range(60):
-                folder = tree.folder(os.fsencode(root), b"%d-%d" % (turn, number))
-                make_links(folder, 400)
+            for turn in range(2):
+                for number in range(3000):
+                    os.utime(root / f"{number}", (mount, turn))
                 run("xfs_io", "-c", "syncfs", root)
-            for number in range(60):
-                run("rm", "-r", root / f"{turn}-{number}")
         async with opened(image) as (fs, _):
-            assert fs.identity.clean, turn
+            assert fs.identity.clean is True, mount
     assert field(image, "sb 0", "lsn") >> 32 > 1, "the log was not filled even once"
     with writable(image) as root:
         tree.folder(os.fsencode(root), b"last")
@@ -198,6 +201,19 @@ async def test_realtime_files_are_refused_by_name(xfs_images: Images, tmp_path: 
             await fs.map(inode, 0, 1)
 
 
+async def test_files_of_the_file_system_s_own_are_not_shown(
+    xfs_images: Images, tmp_path: Path
+) -> None:
+    """With metadir, they are marked so (di_flags2, 0x20)."""
+    image = copy_of(xfs_images("xfs_small"), tmp_path)
+    inode = next_inode(image, "/list")
+    flags = field(image, f"inode {inode}", "v3.flags2")
+    xfs_db(image, f"inode {inode}", f"write -d v3.flags2 {flags | 0x20:#x}", write=True)
+    async with opened(image) as (fs, _):
+        with pytest.raises(NotFoundError):
+            await fs.attributes(inode)
+
+
 async def test_what_is_in_need_of_repair_is_read_and_said(
     xfs_images: Images, tmp_path: Path
 ) -> None:
@@ -210,7 +226,7 @@ async def test_what_is_in_need_of_repair_is_read_and_said(
     assert_same_tree(expected_tree(xfs_images("xfs_small"), "xfs_small"), found)
 
 
-@pytest.mark.parametrize("damage", ["checksum", "all", "geometry"])
+@pytest.mark.parametrize("damage", ["checksum", "signature", "all", "geometry"])
 async def test_a_damaged_superblock_is_replaced_by_a_copy(
     damage: str, xfs_images: Images, tmp_path: Path
 ) -> None:
@@ -218,6 +234,7 @@ async def test_a_damaged_superblock_is_replaced_by_a_copy(
     image = copy_of(xfs_images(name), tmp_path)
     what = {
         "checksum": (140, b"\xff\xff"),
+        "signature": (0, bytes(4)),
         "all": (0, bytes(512)),
         "geometry": (84, b"\xff\xff\xff\xff"),
     }
@@ -230,9 +247,10 @@ async def test_a_damaged_superblock_is_replaced_by_a_copy(
 
 async def test_a_copy_that_was_left_behind_is_nobodys(xfs_images: Images, tmp_path: Path) -> None:
     image = copy_of(xfs_images("xfs_default"), tmp_path)
-    patch(image, 0, b"somebody else's first sector")
-    with FileDevice(image) as device:
-        assert await XfsFilesystem.probe(device) is None
+    for start in (b"somebody else's first sector".ljust(512), bytes(64 << 10)):
+        patch(image, 0, start)
+        with FileDevice(image) as device:
+            assert await XfsFilesystem.probe(device) is None
 
 
 async def test_inodes_that_never_were(xfs_images: Images) -> None:

@@ -22,7 +22,7 @@ V4 = "crc=0,finobt=0,reflink=0,rmapbt=0,bigtime=0,inobtcount=0"
 IMAGES = {
     "v4": ("-b", "size=1024", "-i", "size=256,sparse=0", "-n", "ftype=0"),
     "v4_file_types": ("-n", "ftype=1", "-i", "size=256"),
-    "v4_512": ("-b", "size=512", "-i", "size=256", "-n", "size=4096"),
+    "v4_512": ("-b", "size=512", "-i", "size=256", "-n", "size=4096", "-l", "version=1"),
     "v4_ignoring_case": ("-b", "size=1024", "-n", "version=ci,size=8192"),
     "v5_ignoring_case": ("-n", "version=ci"),
 }

@@ -1,6 +1,5 @@
 """Every XFS image, compared with the kernel's own mount of it in everything that can be seen."""
 
-
 import pytest
 
 from tests.images.xfs import RECIPES, Images

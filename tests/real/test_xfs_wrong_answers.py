@@ -134,7 +134,7 @@ async def test_an_inode_in_a_chunk_that_was_given_back_is_not_shown(xfs_images: 
     still_there = 0
     async with opened(image) as (fs, _):
         assert fs.identity.clean
-        for inode in gone:
+        for inode in gone[::25]:
             offset = inode_place(image, inode)
             still_there += peek(image, offset, 2) == b"IN" and peek(image, offset + 2, 2) != b"\0\0"
             with pytest.raises(NotFoundError):

@@ -18,7 +18,13 @@ from tests.tools import run
 def expected_tree(image: Path, name: str, top: bytes = b".") -> Manifest:
     """Return the manifest by the kernel's own mount."""
     with RECIPES[name].mounted(image) as root:
-        return manifest_of_path(root, top)
+        manifest = manifest_of_path(root, top)
+    for entry in manifest.values():
+        if entry.nlink > 1:
+            # It was read by another of its names before: with pages in its cache, the kernel
+            # calls unwritten blocks data.
+            entry.segments = None
+    return manifest
 
 
 async def found_tree(image: Path, top: bytes = b".") -> Manifest:

@@ -38,11 +38,13 @@ _GEOMETRY = struct.Struct("<IIII")
 
 @dataclass(frozen=True, slots=True)
 class FoundSuperblock:
-    """A usable superblock. `group` is 0 for the primary one; `damage` says why it is not that."""
+    """A usable superblock. `group` is 0 for the primary one; `damage` says why it is not that.
+    `orphaned`: nothing is left of the primary one."""
 
     superblock: Superblock
     group: int = 0
     damage: str = ""
+    orphaned: bool = False
 
 
 async def find_superblock(reader: PieceReader) -> FoundSuperblock | None:
@@ -71,9 +73,9 @@ async def find_superblock(reader: PieceReader) -> FoundSuperblock | None:
     for group, offset in places:
         copy = await _read_backup(reader, group, offset)
         if copy and copy.uuid == raw[0x68:0x78]:
-            return FoundSuperblock(copy, group, damage)
+            return FoundSuperblock(copy, group, damage, orphaned=blank)
         if copy and not other:
-            other = FoundSuperblock(copy, group, damage)
+            other = FoundSuperblock(copy, group, damage, orphaned=blank)
     if signed and not other:
         raise DamagedError(f"{damage}, and no usable copy was found")
     return other if signed or blank else None
@@ -153,6 +155,7 @@ def describe(found: FoundSuperblock, device: BlockDevice) -> Identity:
         uuid=str(UUID(bytes=superblock.uuid)) if any(superblock.uuid) else "",
         size=superblock.size,
         clean=clean,
+        from_copy=found.orphaned,
         notes=tuple(_notes(found, device)),
     )
 

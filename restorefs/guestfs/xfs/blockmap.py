@@ -33,6 +33,7 @@ from restorefs.guestfs.xfs.inode_record import FORMAT_BTREE, FORMAT_EXTENTS, For
 from restorefs.guestfs.xfs.layout import Superblock
 
 _KEPT_TREE_BYTES = 2 << 20
+_ENDLESS = 1 << 64
 
 NodeMemory: TypeAlias = Lru[tuple[Inode, int], Node | ExtentLeaf]
 
@@ -115,19 +116,33 @@ class BlockMap:
         return extents
 
     async def _collect(
-        self, node: Node | ExtentLeaf, first: int, end: int, records: list[ExtentRecord]
+        self,
+        node: Node | ExtentLeaf,
+        first: int,
+        end: int,
+        records: list[ExtentRecord],
+        limit: int = _ENDLESS,
     ) -> None:
-        """Add the records below a node that are about blocks from `first` up to `end`."""
+        """Add the records below a node that are about blocks from `first` up to `end`.
+
+        limit: where the node behind this one begins.
+        """
         if isinstance(node, ExtentLeaf):
-            records += [each for each in node.records if each.start < end and each.end > first]
+            records += node.about(first, end)
             if len(records) > self._volume.limits.extents_per_map:
                 raise DamagedError(f"inode {self._inode} lies in too many pieces")
             return
         for index in range(node.from_child(first), len(node.children)):
-            if node.keys[index] >= end:
+            key = node.keys[index]
+            if key >= end:
                 break
+            next_key = node.keys[index + 1] if index + 1 < len(node.keys) else limit
             child = await self._node(node.children[index], node.level - 1)
-            await self._collect(child, first, end, records)
+            # So that no block is below two others, however many times a damaged tree names it.
+            start, stop = child.span
+            if not key <= start < stop <= next_key:
+                raise DamagedError(f"the extents of inode {self._inode} are no tree")
+            await self._collect(child, first, end, records, next_key)
 
     async def _node(self, block: int, level: int) -> Node | ExtentLeaf:
         volume = self._volume

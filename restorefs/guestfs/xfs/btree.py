@@ -6,9 +6,10 @@ Source: "Fixed Length Record B+trees", "Data Extents" and "AG Inode Management".
 """
 
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 from restorefs.block.base import ByteLength
@@ -29,6 +30,9 @@ CHUNK_INODES = 64
 _INODES_PER_HOLE_BIT = 4
 
 
+_start_of = attrgetter("start")
+
+
 class Node(NamedTuple):
     """An inner node: the first key below each child, and the children. `level` is that of the
     node, the leaves' is 0."""
@@ -37,6 +41,11 @@ class Node(NamedTuple):
     keys: Sequence[int]
     children: Sequence[int]
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first key, and one behind the last."""
+        return self.keys[0], self.keys[-1] + 1
+
     def from_child(self, key: int) -> int:
         """Return the index of the child below which a key is, if it is anywhere."""
         return max(0, bisect_right(self.keys, key) - 1)
@@ -44,6 +53,17 @@ class Node(NamedTuple):
 
 class ExtentLeaf(NamedTuple):
     records: Sequence[ExtentRecord]
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The first block of the file that a record is about, and the one behind the last."""
+        return (self.records[0].start, self.records[-1].end) if self.records else (0, 0)
+
+    def about(self, first: int, end: int) -> Sequence[ExtentRecord]:
+        """Return the records from which something of the blocks from `first` up to `end` may be
+        learnt."""
+        start = max(0, bisect_right(self.records, first, key=_start_of) - 1)
+        return self.records[start : bisect_left(self.records, end, key=_start_of)]
 
 
 class Chunk(NamedTuple):

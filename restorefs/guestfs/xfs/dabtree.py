@@ -27,6 +27,11 @@ class IndexNode(NamedTuple):
     hashes: tuple[int, ...]
     children: tuple[int, ...]
 
+    def first_with(self, hash_: int) -> int | None:
+        """Return the block of the first child that may have a hash; None where none may."""
+        index = bisect_left(self.hashes, hash_)
+        return self.children[index] if index < len(self.children) else None
+
 
 class IndexLeaf(NamedTuple):
     """Hashes in order, the positions of the entries that have them, and the block of the next
@@ -70,6 +75,8 @@ def decode_node(block: bytes, checked: bool) -> IndexNode:
     numbers = struct.unpack(f">{2 * count}I", _pairs(block, count, checked))
     if not count or not level:
         raise DamagedError("an index node has no children")
+    if any(map(int.__gt__, numbers[::2], numbers[2::2])):
+        raise DamagedError("an index node is out of order")
     return IndexNode(level, numbers[::2], numbers[1::2])
 
 

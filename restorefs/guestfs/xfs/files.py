@@ -92,35 +92,20 @@ class FileTable:
         return target
 
     async def _remote_target(self, file: File, size: ByteLength) -> bytes:
+        """Return a target that lies in blocks of its own ("Remote Symbolic Links")."""
         volume = self._volume
-        if not volume.checked:
-            blocks = -(-size // volume.block_size)
-            runs = await file.content.runs(0, blocks)
-            return b"".join([raw for _, raw in await self._read(file, runs)])[:size]
-        # Each run of blocks begins with a header, which says how many bytes follow.
-        most = -(-size // (volume.block_size - _LINK_HEAD))
+        room = volume.block_size - (_LINK_HEAD if volume.checked else 0)
         target = b""
-        for offset, raw in await self._read(file, await file.content.runs(0, most), size):
-            target += self._part(file, offset, raw, len(target))
-        return target
-
-    async def _read(
-        self, file: File, runs: list[tuple[int | None, int]], size: ByteLength = 0
-    ) -> list[tuple[ByteOffset, bytes]]:
-        """Return each run's place and bytes. A hole behind them all is no part of the target."""
-        parts = []
-        for number, (block, count) in enumerate(runs):
+        for block, count in await file.content.runs(0, -(-size // room)):
             if block is None:
-                if size and number and number == len(runs) - 1:
-                    break
-                raise DamagedError(f"the target of link {file.inode} has a hole")
-            offset = self._volume.place(block, count)
-            length = count << self._volume.block_bits
-            parts.append((offset, await self._volume.reader.read(offset, length)))
-        return parts
+                break  # Behind a header there is more room in several blocks than in each.
+            offset = volume.place(block, count)
+            raw = await volume.reader.read(offset, count << volume.block_bits)
+            target += self._part(file, offset, raw, len(target)) if volume.checked else raw
+        return target if volume.checked else target[:size]
 
     def _part(self, file: File, offset: ByteOffset, raw: bytes, position: int) -> bytes:
-        """Return the part of a target that a run of blocks holds, after its header."""
+        """Return the part of a target that a run of blocks holds, behind its header."""
         what = f"the target of link {file.inode}"
         if raw[:4] != _LINK_MAGIC:
             raise DamagedError(f"{what} has lost its signature")

@@ -69,7 +69,12 @@ class Folder:
         regions: list[Region] = []
         parts: list[tuple[ByteOffset, bytes]] = []
         missing = size
-        for extent in await self.file.content.extents(start, end - start):
+        extents = await self.file.content.extents(start, end - start)
+        if len(extents) > 1:
+            for extent in extents:
+                if extent.offset is not None:
+                    volume.reader.device.expect(extent.offset, extent.length)
+        for extent in extents:
             if extent.offset is None:
                 if parts or extent.length % size:
                     raise DamagedError(f"folder {self.file.inode} has half a block")

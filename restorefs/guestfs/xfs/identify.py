@@ -18,9 +18,11 @@ from restorefs.guestfs.xfs.layout import (
     LARGEST_SUPERBLOCK,
     MAGIC,
     SMALLEST_SUPERBLOCK,
+    UUID_PLACE,
     Superblock,
     decode_superblock,
     glance,
+    has_free_space_header,
 )
 
 KIND = "xfs"
@@ -29,6 +31,7 @@ _LATER_GROUPS = (1, 2, 3)
 _USUAL_BLOCK_SIZE = 4096
 _USUAL_GROUPS = 4
 _SUPPORTED_VERSIONS = (4, 5)
+_DIRTY = "journal needs recovery"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +46,11 @@ class FoundSuperblock:
 async def find_superblock(reader: PieceReader) -> FoundSuperblock | None:
     """Return the primary superblock or, if it is damaged, a usable copy of it.
 
-    Returns None for a volume that is not of this kind: without a signature, a copy counts only if
-    the first sector is blank; otherwise it is what mkfs left behind for whom the volume belongs to
-    now. Raises DamagedError where the primary superblock is damaged and no usable copy was found.
+    Returns None for a volume that is not of this kind. Without a signature, the primary superblock
+    counts as damaged only if the rest of its group's header is there, and if its sector is blank
+    or has the UUID of a copy: otherwise a copy is what mkfs left behind for whom the volume belongs
+    to now. Raises DamagedError where the primary superblock is damaged and no usable copy was
+    found.
     """
     size = reader.device.size
     if size < SMALLEST_SUPERBLOCK:
@@ -58,11 +63,12 @@ async def find_superblock(reader: PieceReader) -> FoundSuperblock | None:
             return FoundSuperblock(decode_superblock(start))
         except DamagedError as error:
             damage = str(error)
-    elif any(start[:SMALLEST_SUPERBLOCK]):
+    elif not has_free_space_header(start):
         return None
+    blank = not any(start[:SMALLEST_SUPERBLOCK])
     for group, offset in _copies(start, size):
         copy = await _read_copy(reader, group, offset)
-        if copy is not None:
+        if copy is not None and (signed or blank or copy.uuid == start[UUID_PLACE]):
             return FoundSuperblock(copy, group, damage)
     if signed:
         raise DamagedError(f"{damage}, and no usable copy was found")
@@ -161,8 +167,8 @@ async def describe_log(identity: Identity, superblock: Superblock, log: BlockDev
 
 def _with_log(identity: Identity, superblock: Superblock, clean: bool | None) -> Identity:
     notes = identity.notes
-    if clean is False:
-        notes = (*notes, "journal needs recovery")
+    if clean is False and _DIRTY not in notes:
+        notes = (*notes, _DIRTY)
     if superblock.incompat & f.INCOMPAT_NEEDS_REPAIR:
         clean = False
     return replace(identity, clean=clean, notes=notes)

@@ -19,7 +19,9 @@ SMALLEST_SUPERBLOCK: ByteLength = 512
 LARGEST_SUPERBLOCK: ByteLength = 32_768
 """A superblock fills a sector, of sb_sectsize bytes."""
 
+UUID_PLACE = slice(32, 48)  # sb_uuid
 _CRC_OFFSET = 224  # sb_crc
+_FREE_SPACE_MAGIC = b"XAGF"
 _LATEST_VERSION = 5
 
 # sb_blocksize, sb_dblocks, (sb_rblocks, sb_rextents), sb_uuid, sb_logstart, sb_rootino,
@@ -33,7 +35,6 @@ _LATER_FIELDS = struct.Struct(">B3xIII4xIII")
 _LATER_OFFSET = 192
 _LSN_OFFSET = 240  # sb_lsn: the turn of the log, and the block in it
 _META_UUID_OFFSET = 248
-_METADIR_OFFSET = 264
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,6 @@ class Superblock:
     dir_block_bits: int
     """Of the size of a folder's block in bytes."""
     root: Inode
-    metadata_root: Inode
-    """The folder of metadata files (metadir); 0 where there is none."""
     log_start: int
     """The log's first block; 0 where it is on another device."""
     log_blocks: int
@@ -160,9 +159,6 @@ def decode_superblock(raw: bytes, *, is_copy: bool = False) -> Superblock:
         ro_compat = incompat = log_incompat = 0
         # Padding once moved sb_features2 to where sb_bad_features2 is: either counts.
         features2 = features2 | bad_features2 if version_bits & f.VERSION_MORE_BITS else 0
-    metadata_root = 0
-    if incompat & f.INCOMPAT_METADIR:
-        metadata_root = int.from_bytes(raw[_METADIR_OFFSET : _METADIR_OFFSET + 8], "big")
     superblock = Superblock(
         version=version,
         version_bits=version_bits,
@@ -184,7 +180,6 @@ def decode_superblock(raw: bytes, *, is_copy: bool = False) -> Superblock:
         ag_block_bits=ag_block_bits,
         dir_block_bits=block_bits + dir_block_bits,
         root=root,
-        metadata_root=metadata_root,
         log_start=log_start,
         log_blocks=log_blocks,
         log_stripe=log_stripe,
@@ -199,6 +194,12 @@ def decode_superblock(raw: bytes, *, is_copy: bool = False) -> Superblock:
     if sizes != (1 << block_bits, 1 << inode_bits, 1 << per_block_bits, per_block_bits):
         raise DamagedError("the superblock contradicts itself")
     return superblock
+
+
+def has_free_space_header(start: bytes) -> bool:
+    """Say whether the first group's second sector is as it should be ("AG Free Space Management",
+    AGF), whatever became of the first one."""
+    return any(start.startswith(_FREE_SPACE_MAGIC, 1 << bits) for bits in range(9, 16))
 
 
 class Glance(NamedTuple):

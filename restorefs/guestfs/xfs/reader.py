@@ -30,6 +30,7 @@ from restorefs.guestfs.base import (
     Listing,
 )
 from restorefs.guestfs.limits import DEFAULT_LIMITS, Limits
+from restorefs.guestfs.lru import Lru
 from restorefs.guestfs.pieces import PieceReader
 from restorefs.guestfs.xfs.attributes import read_attributes
 from restorefs.guestfs.xfs.blockmap import Volume
@@ -48,6 +49,8 @@ from restorefs.guestfs.xfs.inodes import InodeTable
 from restorefs.guestfs.xfs.listing import list_entries
 from restorefs.guestfs.xfs.search import find
 
+_KEPT_ATTRIBUTES = 4
+
 
 class XfsFilesystem(GuestFilesystem):
     """An XFS file system."""
@@ -63,6 +66,8 @@ class XfsFilesystem(GuestFilesystem):
         self._volume = Volume(reader, found.superblock, limits)
         self._inodes = InodeTable(self._volume, believe_trees=bool(identity.clean))
         self._files = FileTable(self._volume, self._inodes)
+        # Programs ask for one attribute after the other, and a file may have thousands.
+        self._attributes: Lru[Inode, dict[bytes, bytes]] = Lru(_KEPT_ATTRIBUTES)
 
     @classmethod
     async def probe(cls, device: BlockDevice) -> Identity | None:
@@ -111,7 +116,13 @@ class XfsFilesystem(GuestFilesystem):
 
     async def xattrs(self, inode: Inode) -> Mapping[bytes, bytes]:
         fork = (await self._files.file(inode)).body.attributes
-        return {} if fork is None else await read_attributes(self._volume, inode, fork)
+        if fork is None:
+            return {}
+        attributes = self._attributes.get(inode)
+        if attributes is None:
+            attributes = await read_attributes(self._volume, inode, fork)
+            self._attributes.put(inode, attributes)
+        return attributes
 
     async def map(self, inode: Inode, offset: ByteOffset, length: ByteLength) -> list[Extent]:
         file = await self._files.file(inode)

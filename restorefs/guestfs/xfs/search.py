@@ -12,7 +12,7 @@ import trio
 
 from restorefs.errors import DamagedError, NotFoundError
 from restorefs.guestfs.base import Inode
-from restorefs.guestfs.xfs.dabtree import IndexLeaf, decode_pairs
+from restorefs.guestfs.xfs.dabtree import IndexLeaf, IndexNode, decode_pairs
 from restorefs.guestfs.xfs.directory import (
     Position,
     block_index,
@@ -92,14 +92,7 @@ async def _positions(folder: Folder, hash_: int) -> list[Position]:
         if isinstance(node, IndexLeaf):
             break
         level = node.level
-        child = next(
-            (
-                block
-                for last, block in zip(node.hashes, node.children, strict=True)
-                if last >= hash_
-            ),
-            None,
-        )
+        child = node.first_with(hash_)
         if child is None:
             return []
         node = await folder.index(child)
@@ -108,7 +101,7 @@ async def _positions(folder: Folder, hash_: int) -> list[Position]:
     return await _in_leaves(folder, node, hash_)
 
 
-async def _in_leaves(folder: Folder, leaf: object, hash_: int) -> list[Position]:
+async def _in_leaves(folder: Folder, leaf: IndexNode | IndexLeaf, hash_: int) -> list[Position]:
     """Return the positions for a hash in a leaf, and in those behind it that go on with it."""
     positions: list[Position] = []
     seen: set[int] = set()

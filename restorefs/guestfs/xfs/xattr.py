@@ -97,24 +97,16 @@ def decode_leaf(block: bytes, checked: bool) -> list[Entry]:
         raise DamagedError("a block of extended attributes claims more than it has room for")
     entries = []
     for offset, flags in _LEAF_ENTRY.iter_unpack(block[start:entries_end]):
-        if not entries_end <= offset <= len(block) - _REMOTE.size:
+        head = _LOCAL if flags & _FLAG_LOCAL else _REMOTE
+        name_start = offset + head.size
+        if offset < entries_end or name_start > len(block):
             raise DamagedError("an extended attribute lies outside its block")
-        if flags & _FLAG_LOCAL:
-            value_size, name_size = _LOCAL.unpack_from(block, offset)
-            name_start = offset + _LOCAL.size
-        else:
-            value_block, value_size, name_size = _REMOTE.unpack_from(block, offset)
-            name_start = offset + _REMOTE.size
+        *first, size, name_size = head.unpack_from(block, offset)
         name_end = name_start + name_size
-        value: bytes | RemoteValue
-        if flags & _FLAG_LOCAL:
-            value = block[name_end : name_end + value_size]
-            if len(value) != value_size:
-                raise DamagedError("an extended attribute lies outside its block")
-        else:
-            value = RemoteValue(value_block, value_size)
-        if name_end > len(block):
+        end = name_end if first else name_end + size
+        if end > len(block):
             raise DamagedError("an extended attribute lies outside its block")
+        value = RemoteValue(first[0], size) if first else block[name_end:end]
         name = _shown_name(block[name_start:name_end], flags)
         if name is not None:
             entries.append(Entry(name, value))

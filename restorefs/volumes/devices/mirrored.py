@@ -6,8 +6,10 @@ from contextlib import suppress
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Piece, Place
 from restorefs.errors import DamagedError, StorageError
 
-_SMALLEST: ByteLength = 4096
+_SMALLEST: ByteLength = 512
 """A range of this size is not cut any more to be read from different copies."""
+
+_REASONS = 4
 
 
 class Mirrored(BlockDevice):
@@ -28,15 +30,14 @@ class Mirrored(BlockDevice):
         self.size = smallest if size is None else size
 
     async def _read(self, offset: ByteOffset, length: ByteLength) -> bytes:
-        failed: StorageError | None = None
+        failed: list[str] = []
         for copy in self.copies:
             try:
                 return await copy.read(offset, length)
             except StorageError as error:
-                failed = failed or error
-        assert failed is not None
+                failed.append(str(error))
         if length <= _SMALLEST or len(self.copies) == 1:
-            raise failed
+            raise _none(failed)
         half = _middle(offset, length)
         return await self._read(offset, half) + await self._read(offset + half, length - half)
 
@@ -54,20 +55,25 @@ class Mirrored(BlockDevice):
 
     async def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
         self.check_range(offset, length)
-        failed: StorageError | None = None
+        failed: list[str] = []
         for copy in self.copies:
             try:
                 return await copy.map(offset, length)
             except StorageError as error:
-                failed = failed or error
-        assert failed is not None
+                failed.append(str(error))
         if length <= _SMALLEST or len(self.copies) == 1:
-            raise failed
+            raise _none(failed)
         half = _middle(offset, length)
         return [
             *await self.map(offset, half),
             *await self.map(offset + half, length - half),
         ]
+
+
+def _none(failed: Sequence[str]) -> StorageError:
+    """Return why no copy can be read: what is wrong with each of the first few."""
+    reasons = list(dict.fromkeys(failed))
+    return StorageError("; ".join(reasons[:_REASONS]))
 
 
 def _middle(offset: ByteOffset, length: ByteLength) -> ByteLength:

@@ -144,9 +144,8 @@ def row_of(layout: str, row: int, count: int) -> Row:
 
     Raises DamagedError where there are too few members for the layout.
     """
-    needed = 4 if layout.startswith("raid6") else 3 if layout.startswith("raid5") else 2
-    # Two members are what a conversion from or to RAID 1 passes through.
-    if count < min(needed, 2 if layout.startswith(("raid4", "raid5")) else 3):
+    # Two members, and three, are what conversions from and to RAID 1 and 5 pass through.
+    if count < (3 if layout.startswith("raid6") else 2):
         raise DamagedError(f"{layout} on {count} members")
     p, q, data = LAYOUTS[layout](row, count)
     powers: list[int | None] = [None] * count

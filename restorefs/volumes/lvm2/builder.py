@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 MAX_DEPTH = 12
 """A thin volume on a pool on RAID on images that are being moved is six deep."""
 
+_HARMLESS = {"RESHAPE", "RESHAPE_DATA_OFFSET"}
+"""Flags of types that only keep older tools away: whether an array is being reshaped, and where its
+data begins, is in its own metadata."""
+
 Maker = Callable[["Builder", LogicalVolume, Segment], Awaitable[BlockDevice]]
 
 
@@ -105,13 +109,14 @@ class Builder:
         volume = self.volume(name)
         segments = []
         for segment in volume.segments:
-            make = self._makers.get(segment.type)
-            if make is None:
+            make = self._makers.get(segment.kind)
+            if make is None or segment.flags - _HARMLESS:
                 raise UnsupportedError(
                     f"the logical volume {name} is of type {segment.type}, which is not read"
                 )
             made = await make(self, volume, segment)
-            if made.size != self.size_of(segment):
+            # Room for reshaping counts as extents, but holds no data.
+            if made.size != self.size_of(segment) and "reshape_count" not in segment.keys:
                 raise DamagedError(f"the logical volume {name} has {made.size} bytes in a segment")
             segments.append(made)
         return concatenated(segments)

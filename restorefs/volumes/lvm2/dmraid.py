@@ -37,7 +37,7 @@ _DIRTY_STATES = 2 | 4  # stale, write error
 
 class Superblock(NamedTuple):
     """failed: the positions of failed legs, a bit each. rebuilt, synchronised: sectors, ALL if
-    nothing is left to do. data_offset: sectors."""
+    nothing is left to do."""
 
     legs: int
     position: int
@@ -48,7 +48,6 @@ class Superblock(NamedTuple):
     level: int
     layout: int
     chunk: int
-    data_offset: int
 
 
 class Bitmap(NamedTuple):
@@ -79,22 +78,19 @@ def decode_superblock(raw: bytes) -> Superblock | None:
     level, layout, chunk = shape
     if magic != _MAGIC:
         return None
-    data_offset = 0
     if features & 1:
         (flags, reshaped, *new, _size, data_offset, new_offset, _leg) = _EXTENDED.unpack_from(
             raw, _BASIC.size
         )
         if flags & _RESHAPING or reshaped != ALL or new != [level, layout, chunk, 0]:
             raise UnsupportedError("a RAID volume that is being reshaped is not read")
-        if new_offset not in (0, data_offset):
-            raise UnsupportedError("a RAID volume whose data is being moved is not read")
+        if data_offset or new_offset:
+            raise UnsupportedError("a RAID volume with room for reshaping before its data")
         failed |= int.from_bytes(raw[120:144], "little") << 64
         unknown = int.from_bytes(raw[144:148], "little")
         if unknown:
             raise UnsupportedError(f"dm-raid has incompatible features {unknown:#x}")
-    return Superblock(
-        legs, position, events, failed, rebuilt, synchronised, level, layout, chunk, data_offset
-    )
+    return Superblock(legs, position, events, failed, rebuilt, synchronised, level, layout, chunk)
 
 
 def decode_bitmap_header(raw: bytes) -> tuple[int, int]:

@@ -42,7 +42,7 @@ METADATA_HEADER_SIZE = 512
 _MAGIC = b" LVM2 x[5A%r0N*>"
 _IGNORED = 1
 _CRC_START = 0xF597A6CF
-_MAX_TEXT: ByteLength = 64 << 20
+_MAX_TEXT: ByteLength = 16 << 20
 _UUID_CUTS = (0, 6, 10, 14, 18, 22, 26, 32)
 
 

@@ -9,6 +9,8 @@ Concurrency: any number of members may be read at once; nothing is kept.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import trio
+
 from restorefs.block.base import BlockDevice
 from restorefs.errors import DamagedError, RestoreError, StorageError
 from restorefs.volumes.groups import Member
@@ -25,6 +27,9 @@ from restorefs.volumes.lvm2.layout import (
 from restorefs.volumes.lvm2.layout import crc as checksum_of
 from restorefs.volumes.lvm2.metadata import VolumeGroup, decode_group
 from restorefs.volumes.lvm2.text import parse
+
+_LONG = 256 << 10
+"""A text that is longer, of a thousand volumes or so, is not parsed in the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,4 +77,10 @@ async def _read_group(device: BlockDevice, location: Location) -> VolumeGroup:
     text = b"".join([await device.read(part.offset, part.size) for part in location.ranges])
     if checksum_of(text) != location.checksum:
         raise DamagedError("the checksum of its text is wrong")
+    if len(text) <= _LONG:
+        return _decoded(text)
+    return await trio.to_thread.run_sync(_decoded, text)
+
+
+def _decoded(text: bytes) -> VolumeGroup:
     return decode_group(parse(text))

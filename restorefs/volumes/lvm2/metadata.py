@@ -9,7 +9,7 @@ format", chapter "Metadata".
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from restorefs.errors import DamagedError
 from restorefs.volumes.lvm2.layout import SECTOR, uuid_text
@@ -24,12 +24,23 @@ _NAME = re.compile(r"[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of a volume's extents. start, count: extents. keys: what else the text says of it."""
+    """A run of a volume's extents. start, count: extents. type: may end with flags, each after a
+    "+". keys: what else the text says of it."""
 
     start: int
     count: int
     type: str
     keys: Section
+
+    @property
+    def kind(self) -> str:
+        """The type without its flags."""
+        return self.type.partition("+")[0]
+
+    @property
+    def flags(self) -> frozenset[str]:
+        """The flags of its type."""
+        return frozenset(self.type.split("+")[1:])
 
     def number(self, key: str, default: int | None = None) -> int:
         """Return a number that is not negative. Raises DamagedError."""
@@ -71,7 +82,7 @@ class LogicalVolume:
     flags: frozenset[str]
     segments: Sequence[Segment]
     extents: int
-    error: DamagedError | None = None
+    error: DamagedError | None = field(default=None, compare=False)
 
     @property
     def visible(self) -> bool:

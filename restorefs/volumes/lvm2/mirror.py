@@ -36,6 +36,9 @@ async def make_mirror(builder: Builder, volume: LogicalVolume, segment: Segment)
     areas = segment.areas("mirrors")
     if not 0 < segment.number("mirror_count") == len(areas) <= MAX_MEMBERS:
         raise DamagedError(f"the logical volume {volume.name} has {len(areas)} copies")
+    volumes = [name for name, _ in areas if name not in builder.group.members]
+    if len(set(volumes)) != len(volumes):
+        raise DamagedError(f"the logical volume {volume.name} has one copy twice")
     copies = [await builder.area(volume, name, at, segment.count) for name, at in areas]
     if segment.number("extents_moved", 0) == segment.count:
         copies = copies[-1:]  # all of it has been moved, and is written to the new place only

@@ -39,22 +39,27 @@ RAID_TYPES = (
 @dataclass(slots=True)
 class _Leg:
     """image: what holds the data. superblock: None where it cannot be read; then the image is not
-    used either, for nothing says whether it is up to date. why: it is not used, or ""."""
+    used either, for nothing says whether it is up to date. lost: the metadata is not at hand. why:
+    the image is not used, or ""."""
 
     image: BlockDevice
     metadata: BlockDevice
-    superblock: Superblock | None
+    superblock: Superblock | None = None
+    lost: bool = False
     why: str = ""
 
 
 async def make_raid0(builder: Builder, volume: LogicalVolume, segment: Segment) -> BlockDevice:
     """RAID 0 has nothing that could be out of date; its metadata only tells of reshaping."""
-    if segment.type == "raid0":
+    if segment.kind == "raid0":
         names = segment.names("raid0_lvs")
         images = [await builder.part(volume, name) for name in _few(volume, names)]
     else:
         legs = await _legs(builder, volume, segment)
-        images = [_data(leg) for leg in legs]
+        images = [leg.image for leg in legs]
+        known = [leg.superblock for leg in legs if leg.superblock is not None]
+        if any((s.level, s.chunk) != (0, segment.number("stripe_size")) for s in known):
+            raise DamagedError(f"the metadata of the logical volume {volume.name} is not of RAID 0")
     if segment.number("stripe_count") != len(images):
         raise DamagedError(f"the logical volume {volume.name} has {len(images)} stripes")
     chunk = segment.number("stripe_size") * SECTOR
@@ -74,14 +79,17 @@ async def make_raid(builder: Builder, volume: LogicalVolume, segment: Segment) -
     for index, leg in enumerate(legs):
         leg.why = leg.why or _why_not(leg, index, newest)
     images = [_up_to_date(volume, leg, index) for index, leg in enumerate(legs)]
-    size = builder.size_of(segment)
+    size = _size(builder, volume, segment, newest)
+    if newest.level in (1, 10):
+        builder.notes += _lost(volume, legs, newest)
     if newest.level == 1:
         return Mirrored(_synchronised(images, newest.synchronised * SECTOR, newest.failed), size)
     chunk = newest.chunk * SECTOR
     if newest.level == 10:
         return _striped_mirrors(volume, images, newest, size)
     layout = "raid4" if newest.level == 4 else _LAYOUTS[newest.level, newest.layout]
-    consistent = await _consistent(legs, newest)
+    never = "NOTSYNCED" in volume.flags  # lvcreate --nosync: parity fits only some of what follows
+    consistent = _nowhere if never else await _consistent(legs, newest)
     return Parity(images, chunk, layout, size, consistent)
 
 
@@ -94,11 +102,11 @@ async def _legs(builder: Builder, volume: LogicalVolume, segment: Segment) -> li
     for metadata_name, image_name in zip(names[::2], _few(volume, names[1::2]), strict=True):
         metadata = await builder.part(volume, metadata_name)
         image = await builder.part(volume, image_name)
-        leg = _Leg(image, metadata, None)
+        leg = _Leg(image, metadata)
         try:
             raw = await metadata.read(0, min(dmraid.SUPERBLOCK_SIZE, metadata.size))
         except StorageError as error:
-            leg.why = str(error)
+            leg.lost, leg.why = True, str(error)
         else:
             leg.superblock = dmraid.decode_superblock(raw)
             if leg.superblock is None:
@@ -115,7 +123,7 @@ def _few(volume: LogicalVolume, names: list[str]) -> list[str]:
 
 def _unknown(volume: LogicalVolume, legs: Sequence[_Leg], size: ByteLength) -> BlockDevice:
     """Return what an array reads as of which no superblock can be read."""
-    if any(leg.why.endswith("no superblock") for leg in legs):
+    if not all(leg.lost for leg in legs):
         raise DamagedError(f"no leg of the logical volume {volume.name} holds a superblock")
     return not_there(size, f"no leg of {volume.name} can be read: {legs[0].why}")
 
@@ -124,7 +132,7 @@ def _check(volume: LogicalVolume, segment: Segment, newest: Superblock, count: i
     """Raise DamagedError where superblock and text contradict each other: one of them was not
     written yet when the snapshot was made, and the bytes would be in the wrong order."""
     level, layout = newest.level, newest.layout
-    named = _SHORT.get(segment.type, segment.type)
+    named = _SHORT.get(segment.kind, segment.kind)
     if level == 1:
         said = ["raid1"]
     elif level == 10:
@@ -134,10 +142,9 @@ def _check(volume: LogicalVolume, segment: Segment, newest: Superblock, count: i
     else:
         said = [_LAYOUTS.get((level, layout), "?")]
         said += ["raid4"] if (level, layout) in ((5, 4), (5, 5)) else []
-        # With one data chunk in a row all layouts are the same, which conversions make use of.
     if named not in said or newest.legs != count:
         raise DamagedError(
-            f"the logical volume {volume.name} is {segment.type} on {count} legs, its metadata"
+            f"the logical volume {volume.name} is {segment.kind} on {count} legs, its metadata"
             f" says level {level}, layout {layout}, on {newest.legs} legs"
         )
     if level != 1 and newest.chunk != segment.number("stripe_size"):
@@ -161,7 +168,7 @@ def _up_to_date(volume: LogicalVolume, leg: _Leg, index: int) -> BlockDevice:
     """Return a leg's data, as far as it is up to date; the rest of it raises StorageError."""
     if leg.superblock is None or leg.why:
         return not_there(leg.image.size, f"leg {index} of {volume.name} is not used: {leg.why}")
-    image = _data(leg)
+    image = leg.image
     rebuilt = leg.superblock.rebuilt * SECTOR
     if leg.superblock.rebuilt == ALL or rebuilt >= image.size:
         return image
@@ -169,11 +176,28 @@ def _up_to_date(volume: LogicalVolume, leg: _Leg, index: int) -> BlockDevice:
     return concatenated([Window(image, 0, rebuilt), rest]) if rebuilt else rest
 
 
-def _data(leg: _Leg) -> BlockDevice:
-    """Return where a leg's data is: reshaping leaves room before it, or behind it."""
-    superblock = leg.superblock
-    start = superblock.data_offset * SECTOR if superblock is not None else 0
-    return Window(leg.image, start, leg.image.size - start) if start else leg.image
+def _lost(volume: LogicalVolume, legs: Sequence[_Leg], newest: Superblock) -> list[str]:
+    """Return a note where a copy is missing that the others do not call failed: if it was these
+    that had failed, nothing at hand says so."""
+    lost = [
+        n for n, leg in enumerate(legs) if leg.superblock is None and not newest.failed >> n & 1
+    ]
+    numbers = ", ".join(str(number) for number in lost)
+    return [f"{volume.name}: leg {numbers} is missing, and may have been newer"] if lost else []
+
+
+def _size(
+    builder: Builder, volume: LogicalVolume, segment: Segment, newest: Superblock
+) -> ByteLength:
+    """Return how many bytes of data an array has: the text counts the room for reshaping too, on
+    each leg with data."""
+    near = newest.layout & 0xFF
+    lacking = {1: newest.legs - 1, 6: 2, 10: newest.legs - newest.legs // max(near, 1)}
+    data = newest.legs - lacking.get(newest.level, 1)
+    extents = segment.count - segment.number("reshape_count", 0) * data
+    if extents <= 0:
+        raise DamagedError(f"the logical volume {volume.name} is all room for reshaping")
+    return extents * builder.extent_size
 
 
 def _synchronised(images: Sequence[BlockDevice], end: ByteLength, failed: int) -> list[BlockDevice]:
@@ -209,6 +233,10 @@ def _striped_mirrors(
         for first in range(0, len(images), near)
     ]
     return Striped(mirrors, chunk, size)
+
+
+def _nowhere(offset: int, length: int) -> bool:
+    return False
 
 
 async def _consistent(legs: Sequence[_Leg], newest: Superblock) -> Consistent:

@@ -8,10 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
+import trio
+
 from restorefs.block.base import BlockDevice
 from restorefs.errors import DamagedError, RestoreError
 from restorefs.volumes.groups import Group, GroupScheme, GroupVolume, Member
 from restorefs.volumes.lvm2.builder import (
+    MAX_DEPTH,
     Builder,
     Maker,
     make_error,
@@ -64,6 +67,8 @@ class Lvm2(GroupScheme):
     async def assemble(cls, members: Sequence[Member]) -> Sequence[Group]:
         """Return the groups of these members. See restorefs/volumes/groups.py."""
         newest: dict[str, VolumeGroup] = {}
+        # In the same order always, so that the same copy wins where two claim to be the newest.
+        members = sorted(members, key=lambda member: member.uuid)
         for member in members:
             for group in _copies(member).groups:
                 known = newest.get(group.uuid)
@@ -89,7 +94,12 @@ async def _assemble(group: VolumeGroup, members: Sequence[Member]) -> Group:
     volumes = []
     snapshots = _snapshots(group)
     merging = _merging(group)
+    notes += [
+        f"the snapshot {name!r} of {snapshots[name]!r} has nothing to read it from"
+        for name in sorted(snapshots.keys() - group.volumes.keys())
+    ]
     for volume in group.volumes.values():
+        await trio.lowlevel.checkpoint()  # there may be thousands
         try:
             check_name(volume.name)
         except DamagedError as error:  # before anything else: it must not become a folder
@@ -163,26 +173,28 @@ def _type_name(volume: LogicalVolume) -> str:
     kinds = []
     for segment in volume.segments:
         linear = segment.type == "striped" and segment.keys.get("stripe_count") == 1
-        kinds.append("linear" if linear else segment.type)
+        kinds.append("linear" if linear else segment.kind)
     return ", ".join(dict.fromkeys(kinds)) or "unknown"
 
 
 def _members_of(group: VolumeGroup, names: Iterable[str]) -> frozenset[str]:
-    """Return the members that volumes lie on, by whatever they name in the text. A volume with
-    very many parts is said to lie on all members."""
+    """Return the members that volumes lie on, by whatever they name in the text, as deep as a
+    volume may lie. One with very many parts is said to lie on all members."""
     found: set[str] = set()
-    pending = list(names)
-    seen = set(pending)
-    while pending:
+    level = list(names)
+    seen = set(level)
+    for _ in range(MAX_DEPTH):
+        below = []
+        for volume in (group.volumes.get(name) for name in level):
+            for name in _named(volume) if volume is not None else ():
+                if name in group.members:
+                    found.add(group.members[name].uuid)
+                elif name in group.volumes and name not in seen:
+                    seen.add(name)
+                    below.append(name)
+        level = below
         if len(seen) > _MAX_PARTS:
             return frozenset(member.uuid for member in group.members.values())
-        volume = group.volumes.get(pending.pop())
-        for name in _named(volume) if volume is not None else ():
-            if name in group.members:
-                found.add(group.members[name].uuid)
-            elif name in group.volumes and name not in seen:
-                seen.add(name)
-                pending.append(name)
     return frozenset(found)
 
 
@@ -249,8 +261,13 @@ def _notes(
         for failure in _copies(member).failures:
             yield f"on the physical volume {member.uuid}, {failure}"
         for copy in _copies(member).groups:
-            if copy.seqno < group.seqno:
+            if copy.uuid == group.uuid and copy.seqno < group.seqno:
                 yield (
                     f"the physical volume {member.uuid} has an older copy of the metadata,"
                     f" {copy.seqno} of {group.seqno}: the newest is used"
+                )
+            elif copy.uuid == group.uuid and copy != group:
+                yield (
+                    f"the metadata on the physical volume {member.uuid} has the same number as"
+                    " another one, and says something else: it is not used"
                 )

@@ -25,6 +25,8 @@ _EXCEPTION = struct.Struct("<QQ")
 _MAGIC = 0x70416E53
 _MAX_CHUNK: ByteLength = 8 << 20
 _MAX_EXCEPTIONS = 1 << 24
+_AHEAD = 4
+"""So many areas are asked for before they are needed: each is far from the next."""
 
 
 async def open_snapshot(name: str, origin: BlockDevice, store: BlockDevice) -> BlockDevice:
@@ -122,6 +124,8 @@ async def _exceptions(store: BlockDevice, chunk: ByteLength) -> dict[int, int]:
     per_area = chunk // _EXCEPTION.size
     area = 1
     while (area + 1) * chunk <= store.size:  # a store that is full may end right behind an area
+        for ahead in range(1, _AHEAD + 1):
+            store.expect((area + ahead * (per_area + 1)) * chunk, chunk)
         raw = await store.read(area * chunk, chunk)
         for old, new in _EXCEPTION.iter_unpack(raw):
             if new == 0:

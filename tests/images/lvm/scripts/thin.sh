@@ -16,9 +16,9 @@ dd if=/pattern of=/dev/thin-vg/first-snap bs=4k skip=800 seek=200 count=30 conv=
 lvcreate -y -s -n snap-of-snap thin-vg/first-snap || echo FAILED
 lvchange -ay -K thin-vg/snap-of-snap
 dd if=/pattern of=/dev/thin-vg/snap-of-snap bs=4k skip=900 seek=0 count=3 conv=notrunc,fsync
-lvcreate -y -V 1g -n sparse --thinpool pool thin-vg || echo FAILED
+lvcreate -y -V 176m -n sparse --thinpool pool thin-vg || echo FAILED
 i=0; while [ $i -lt 540 ]; do
-  dd if=/pattern of=/dev/thin-vg/sparse bs=4k skip=$i seek=$((i * 16 * 29 + 5)) count=1 conv=notrunc 2> /dev/null
+  dd if=/pattern of=/dev/thin-vg/sparse bs=4k skip=$i seek=$((i * 16 * 5 + 5)) count=1 conv=notrunc 2> /dev/null
   i=$((i+1))
 done
 sync

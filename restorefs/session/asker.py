@@ -1,0 +1,56 @@
+"""Who asks: the process that a disk is attached for.
+
+Owns what is known of a process by its number, and the context variable by which that reaches the
+pool: set where requests come in, read where a disk is attached, in nothing between. Must not know
+what is asked.
+"""
+
+from contextvars import ContextVar
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Asker(NamedTuple):
+    """uid and pid of a process; pid is 0 where that is not known (another PID namespace)."""
+
+    uid: int
+    pid: int
+
+
+class Described(NamedTuple):
+    """An asker as it was when it asked; program: as ps shows it, "" where that is not known."""
+
+    uid: int
+    pid: int
+    program: str
+
+    def __str__(self) -> str:
+        return f"uid {self.uid}, {self.program or 'a program'} (pid {self.pid})"
+
+
+ASKER: ContextVar[Asker | None] = ContextVar("ASKER", default=None)
+"""Who asks for what the running task does; None for the daemon itself and its API."""
+
+
+def describe_asker() -> Described | None:
+    """Return who asks, with the program's name."""
+    asker = ASKER.get()
+    if asker is None:
+        return None
+    names = programs_of(asker.pid)
+    return Described(asker.uid, asker.pid, names[-1] if names else "")
+
+
+def programs_of(pid: int) -> list[str]:
+    """Return the names that a thread and its process go by (comm in proc(5), 15 bytes at most), the
+    process last; none where it has ended or cannot be seen."""
+    try:
+        about = dict(
+            line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        )
+        names = [about["Name"].strip()]
+        if (group := about["Tgid"].strip()) != str(pid):
+            names.append(Path(f"/proc/{group}/comm").read_text().rstrip("\n"))
+    except (OSError, KeyError, ValueError):
+        return []
+    return names
