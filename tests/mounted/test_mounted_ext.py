@@ -344,7 +344,8 @@ def test_tar(sides: Sides) -> None:
 
 
 def test_holes_are_where_the_kernel_has_them(sides: Sides) -> None:
-    for name in ("big", "holes", "sizes/300000", "sizes/1", "sizes/0", "unwritten/part"):
+    # Not of blocks that were never written: once they are in its cache, the kernel calls them data.
+    for name in ("big", "holes", "sizes/300000", "sizes/1", "sizes/0"):
         with (sides.kernel / name).open("rb") as one, (sides.ours / name).open("rb") as other:
             size = os.fstat(one.fileno()).st_size
             offsets = [0, 1, 4095, 4096, 70_000, 140_001, size - 1, size, size + 1, 1 << 50, -1]
