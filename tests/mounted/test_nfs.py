@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.images import tree
+from tests.images.signatures import SAMPLES
 from tests.images.volume_group import volume_group
 from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, Place, served
@@ -31,11 +32,11 @@ FOLDER, FILE, LINK = 2, 1, 5
 
 @pytest.fixture(scope="module")
 def repository(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample's images, and four backups more.
+    """The sample's images, and five backups more.
 
     odd: an ext4 without partitions, with hard links, a pipe, names that are not text and a large
     folder. private: one whose root only its owner may enter. group: a volume group with a volume.
-    broken: an image that is cut off.
+    foreign: a file system that is not read. broken: an image that is cut off.
     """
     require_root()
     folder = tmp_path_factory.mktemp("nfs")
@@ -60,6 +61,8 @@ def repository(sample: Sample, tmp_path_factory: pytest.TempPathFactory) -> Path
     part = empty(folder / "pv", 24 * MIB)
     volume_group("vg", [part], {"root": ([(0, 0, 8)], volume)})
     qcow2(gpt(folder / "d", (LINUX, volume), (LINUX, part)), found / "group" / "disk0.qcow2")
+    (folder / "e").write_bytes(next(each.content for each in SAMPLES if each.kind == "jfs"))
+    qcow2(folder / "e", found / "foreign" / "disk0.qcow2")
     (found / "broken").mkdir()
     whole = (found / "odd" / "disk0.qcow2").read_bytes()
     (found / "broken" / "disk0.qcow2").write_bytes(whole[:70_000])
@@ -169,13 +172,15 @@ def test_listing_the_backups_attaches_nothing(repository: Path, tmp_path: Path) 
 
 def test_what_cannot_be_read_is_an_error_and_no_empty_folder(shared: Shared) -> None:
     daemon, client = shared.daemon, shared.client
-    daemon.expect("ERROR broken/disk0.*truncated", "WARNING .*LUKS")
+    daemon.expect("ERROR broken/disk0.*truncated", "WARNING .*LUKS", "WARNING foreign/disk0: ")
+    foreign = shared.handle("foreign/disk0")
     broken = shared.handle("broken/disk0")
     encrypted = shared.handle(f"{Sample.full}/disk0/part5")
     for _ in range(2):
         assert nfs_error(client.names, broken) == "IO"
         assert nfs_error(client.lookup, broken, "etc") == "IO"
         assert nfs_error(client.names, encrypted) == "SERVERFAULT"
+        assert nfs_error(client.names, foreign) == "NOTSUPP"
         # They are where they belong, and hide nothing that is beside them.
         assert client.names(shared.handle("broken")) == [b"disk0"]
         partitions = client.names(shared.handle(f"{Sample.full}/disk0"))
@@ -348,9 +353,14 @@ def test_every_node_has_a_handle_that_lasts(repository: Path, serve: Serve, plac
     volumes, of files with several names, and of what is neither file nor folder."""
     require_root()
     top = place.mountpoint
-    unreadable = (f"{Sample.full}/disk0/part5", f"{Sample.incremental}/disk0/part5", "broken/disk0")
+    unreadable = (
+        "foreign/disk0",
+        f"{Sample.full}/disk0/part5",
+        f"{Sample.incremental}/disk0/part5",
+        "broken/disk0",
+    )
     first = serve("--images", repository, place=place)
-    first.expect("ERROR broken/disk0.*truncated", "WARNING .*LUKS")
+    first.expect("ERROR broken/disk0.*truncated", "WARNING .*LUKS", "WARNING foreign/disk0: ")
     handles: dict[bytes, tuple[bytes, os.stat_result]] = {}
     pending = [top]
     while pending:
@@ -359,7 +369,7 @@ def test_every_node_has_a_handle_that_lasts(repository: Path, serve: Serve, plac
         handles[os.fsencode(path)] = handle_of(path), found
         if stat.S_ISDIR(found.st_mode):
             if str(path.relative_to(top)).removeprefix("backups/") in unreadable:
-                assert error_of(os.listdir, path) in {"EIO", "ENOKEY"}
+                assert error_of(os.listdir, path) in {"EIO", "ENOKEY", "EOPNOTSUPP"}
             else:
                 pending += path.iterdir()
     assert len(handles) > 1900
@@ -367,12 +377,12 @@ def test_every_node_has_a_handle_that_lasts(repository: Path, serve: Serve, plac
     assert all(numbers[found.st_ino] == handle for handle, found in handles.values())
     first.check()
     second = serve("--images", repository, place=place)
-    for path, (handle, found) in handles.items():
+    for name, (handle, found) in handles.items():
         fd = open_handle(handle, top, os.O_PATH)
         try:
             now = os.fstat(fd)
         finally:
             os.close(fd)
-        assert now.st_ino == found.st_ino, path
-        assert stat.S_IFMT(now.st_mode) == stat.S_IFMT(found.st_mode), path
+        assert now.st_ino == found.st_ino, name
+        assert stat.S_IFMT(now.st_mode) == stat.S_IFMT(found.st_mode), name
     assert second.attached()
