@@ -46,6 +46,12 @@ class NoAttributeError(RestoreError):
     errno = _errno.ENODATA
 
 
+class NoDataError(RestoreError):
+    """No data, or nothing of the file at all, comes behind an offset."""
+
+    errno = _errno.ENXIO
+
+
 class StorageError(RestoreError):
     """The image is missing, unreadable or truncated, or its server died."""
 

@@ -239,13 +239,14 @@ def manifest_of_path(root: Path, top: bytes = b".", largest: int | None = None) 
 def tells_holes(device: int) -> bool:
     """Say whether SEEK_HOLE means anything on the mounted file system with this st_dev.
 
-    A FUSE mount without an lseek handler calls everything data, which is no map.
+    A FUSE mount without an lseek handler calls everything data, which is no map. Ours has one.
     """
     number = f"{os.major(device)}:{os.minor(device)}"
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         mount, _, source = line.partition(b" - ")
         if os.fsdecode(mount.split()[2]) == number:
-            return not source.startswith(b"fuse")
+            kind = source.split()[0]
+            return kind == b"fuse.restorefs" or not kind.startswith(b"fuse")
     return True
 
 

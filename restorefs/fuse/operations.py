@@ -5,7 +5,9 @@ get here: the mount is read-only, and the kernel answers EROFS itself.
 
 Files have no OPEN: it gives ENOSYS, after which the kernel opens without asking, keeps what it has
 read, and asks with every READ. Folders do: what is wrong with one is an error of opendir(3), which
-everybody checks, and not of readdir(3).
+everybody checks, and not of readdir(3). But for who opens a folder as if it were a file, which
+opendir(3) does nowhere: nfs-ganesha does so to ask for attributes, and one folder that cannot be
+read must not keep it from listing the one above. Listing it gives the error.
 
 Concurrency: see server.py. Between the return of Tree.read() and the copy that the kernel makes
 there is no await, so a view of a cache slot may be given.
@@ -13,11 +15,18 @@ there is no await, so a view of a cache slot may be given.
 
 import errno
 import itertools
+import os
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
-from restorefs.errors import LookAgainError, NoAttributeError, NotFoundError, RestoreError
-from restorefs.fuse import protocol
+from restorefs.errors import (
+    GoneError,
+    LookAgainError,
+    NoAttributeError,
+    NotFoundError,
+    RestoreError,
+)
+from restorefs.fuse import access, protocol
 from restorefs.fuse.denying import Denying
 from restorefs.fuse.listing import OpenFolder, read_to_end
 from restorefs.fuse.protocol import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE, Opcode
@@ -28,6 +37,7 @@ from restorefs.tree.nodeid import NodeId, is_above
 from restorefs.tree.tree import GUEST_TTL, Tree
 
 T = TypeVar("T")
+_ACL = b"system.posix_acl_access"
 
 
 class Operations:
@@ -37,6 +47,7 @@ class Operations:
         """denied: names of programs that may not look inside disks."""
         self._tree = tree
         self._folders: dict[int, OpenFolder] = {}
+        self._unreadable: dict[int, RestoreError] = {}  # open folders that cannot be listed
         self._walks = Walks(self._open_folder)
         self._begin_open = self._from_memory(self._open)
         self._handles = itertools.count(1)
@@ -45,6 +56,7 @@ class Operations:
             Opcode.GETATTR: self._from_memory(self._getattr),
             Opcode.READLINK: self._from_memory(self._readlink),
             Opcode.READ: self._read,
+            Opcode.LSEEK: self._lseek,
             Opcode.OPENDIR: self._opendir,
             Opcode.READDIRPLUS: self._readdirplus,
             Opcode.RELEASEDIR: self._releasedir,
@@ -78,7 +90,7 @@ class Operations:
     async def _lookup(self, request: Request) -> None:
         asked = self._tree.lookup(request.node, protocol.name_in(request.body))
         try:
-            entry = await self._looking_inside(request.node, asked)
+            entry = await self._looking_inside(request, asked, access.SEARCH)
         except NotFoundError:
             if is_above(request.node):
                 raise
@@ -100,6 +112,17 @@ class Operations:
         _, offset, size = protocol.read_in(request.body)
         request.reply(await self._tree.read(request.node, offset, size))
 
+    async def _lseek(self, request: Request) -> None:
+        offset, whence = protocol.lseek_in(request.body)
+        if whence == os.SEEK_DATA:
+            found = await self._tree.find_data(request.node, offset)
+        elif whence == os.SEEK_HOLE:
+            found = await self._tree.find_hole(request.node, offset)
+        else:
+            request.fail(errno.EINVAL)
+            return
+        request.reply(protocol.lseek_out(found))
+
     def _opendir(self, request: Request) -> Answering | None:
         self._tree.check_there(request.node)  # nothing is listed from memory when it has gone
         folder = self._walks.take(request.pid, request.node)
@@ -109,31 +132,49 @@ class Operations:
         return self._walks.go_on(request.pid) if self._walks.is_worth_it(request.pid) else None
 
     async def _open(self, request: Request) -> None:
-        if is_above(request.node):
-            opened = self._open_folder(request.node, None)
-            folder = await self._looking_inside(request.node, opened)
-        else:
-            folder = await self._walks.open(request.pid, request.node)
+        try:
+            if is_above(request.node):
+                opened = self._open_folder(request.node, None)
+                folder = await self._looking_inside(request, opened, access.LIST)
+            else:
+                folder = await self._walks.open(request.pid, request.node)
+        except (GoneError, LookAgainError):
+            raise
+        except RestoreError as error:
+            if protocol.open_in(request.body) & os.O_DIRECTORY:
+                raise
+            self._reply_unreadable(request, error)
+            return
         self._reply_open(request, folder)
         await folder.open()
         if not is_above(request.node):
             await self._walks.go_on(request.pid)
 
-    async def _looking_inside(self, node: NodeId, answer: Coroutine[Any, Any, T]) -> T:
+    async def _looking_inside(
+        self, request: Request, answer: Coroutine[Any, Any, T], wanted: int
+    ) -> T:
         """Await what may attach a disk. Where its folder looks different then, the kernel has let
-        somebody in by what it looked like before. ESTALE has it walk the path again, and nobody
-        sees that (path_lookup in Linux' "pathname lookup", LOOKUP_REVAL)."""
-        before = self._tree.disk_attributes(node)
+        somebody in by what it looked like before. Whoever is not surely allowed in gets ESTALE: it
+        has the kernel walk the path again, and nobody sees that (path_lookup in Linux' "pathname
+        lookup", LOOKUP_REVAL), but for clients of the kernel's NFS server, which walks none."""
+        before = self._tree.disk_attributes(request.node)
         error = None
         try:
             found = await answer
         except RestoreError as raised:
             error = raised
-        if self._tree.disk_attributes(node) != before:
-            raise LookAgainError("the disk's root is known now")
+        if self._tree.disk_attributes(request.node) != before:
+            await self._check_again(request, wanted)
         if error is not None:
             raise error
         return found
+
+    async def _check_again(self, request: Request, wanted: int) -> None:
+        """Raise LookAgainError unless whoever asks is surely allowed what is wanted."""
+        has_acl = _ACL in await self._tree.xattrs(request.node)
+        now = self._tree.disk_attributes(request.node)
+        if now is None or not access.is_sure(request, now, has_acl, wanted):
+            raise LookAgainError("the disk's root is known now")
 
     async def _open_folder(self, node: NodeId, parent: NodeId | None) -> OpenFolder:
         first = await self._tree.readdir(node)
@@ -148,8 +189,16 @@ class Operations:
         if request.reply(protocol.open_out(handle, flags)):  # else nobody would ever close it
             self._folders[handle] = folder
 
+    def _reply_unreadable(self, request: Request, error: RestoreError) -> None:
+        handle = next(self._handles)
+        if request.reply(protocol.open_out(handle, 0)):
+            self._unreadable[handle] = error
+
     def _readdirplus(self, request: Request) -> Answering | None:
         handle, offset, size = protocol.read_in(request.body)
+        if handle in self._unreadable:
+            request.fail_with(self._unreadable[handle])
+            return None
         folder = self._folders.get(handle)
         if folder is None:
             request.fail(errno.EBADF)
@@ -171,7 +220,9 @@ class Operations:
             await folder.fetch()
 
     def _releasedir(self, request: Request) -> None:
-        self._folders.pop(protocol.handle_in(request.body), None)
+        handle = protocol.handle_in(request.body)
+        self._folders.pop(handle, None)
+        self._unreadable.pop(handle, None)
         request.reply()
 
     async def _getxattr(self, request: Request) -> None:

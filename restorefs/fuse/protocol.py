@@ -44,6 +44,7 @@ class Opcode(IntEnum):
     DESTROY = 38
     BATCH_FORGET = 42
     READDIRPLUS = 44
+    LSEEK = 46
 
 
 OPCODES: dict[int, Opcode] = {opcode.value: opcode for opcode in Opcode}
@@ -84,8 +85,11 @@ _INIT_IN = Struct("=IIII")  # major, minor, max_readahead, flags
 _INIT_OUT = Struct("=IIIIHHIIHHI28x")  # ... max_background .. max_write, time_gran, max_pages
 _HANDLE = Struct("=Q")  # how fuse_release_in begins; fuse_interrupt_in
 _READ_IN = Struct("=QQI")  # fh, offset, size; the rest is about locks and flags
+_LSEEK_IN = Struct("=QQII")  # fh, offset, whence, padding
+_LSEEK_OUT = Struct("=Q")  # offset
 _GETXATTR_IN = Struct("=II")  # size, padding; the name follows
 _GETXATTR_OUT = Struct("=II")  # size, padding
+_OPEN_IN = Struct("=II")  # flags, open_flags
 _NOTIFY_INVAL_INODE = 2  # enum fuse_notify_code, where a reply has its errno
 _NOTIFY_INVAL_ENTRY = 3
 _INVAL_INODE = Struct("=Qqq")  # ino, off (negative: attributes alone), len
@@ -120,6 +124,13 @@ class ReadIn(NamedTuple):
     handle: int
     offset: int
     size: int
+
+
+class LseekIn(NamedTuple):
+    """`whence` is os.SEEK_DATA or os.SEEK_HOLE; the kernel does all others itself."""
+
+    offset: int
+    whence: int
 
 
 class GetxattrIn(NamedTuple):
@@ -160,6 +171,15 @@ def read_in(body: bytes) -> ReadIn:
     return ReadIn(*_READ_IN.unpack_from(body))
 
 
+def lseek_in(body: bytes) -> LseekIn:
+    _, offset, whence, _ = _LSEEK_IN.unpack_from(body)
+    return LseekIn(offset, whence)
+
+
+def lseek_out(offset: int) -> bytes:
+    return _LSEEK_OUT.pack(offset)
+
+
 def name_in(body: bytes) -> bytes:
     return body[:-1]
 
@@ -171,6 +191,12 @@ def getxattr_in(body: bytes) -> GetxattrIn:
 
 def getxattr_out(size: int) -> bytes:
     return _GETXATTR_OUT.pack(size, 0)
+
+
+def open_in(body: bytes) -> int:
+    """Return the flags of open(2), less those that the kernel acts on itself."""
+    flags: int = _OPEN_IN.unpack_from(body)[0]
+    return flags
 
 
 def open_out(handle: int, flags: int) -> bytes:

@@ -25,7 +25,10 @@ from enum import StrEnum
 from restorefs.guestfs import dosattrib, ntacl
 from restorefs.guestfs.base import Attributes
 
-_ACLS = (b"system.posix_acl_access", b"system.posix_acl_default")
+_ACLS = (
+    *(b"system.posix_acl_access", b"system.posix_acl_default"),
+    *(b"trusted.SGI_ACL_FILE", b"trusted.SGI_ACL_DEFAULT"),  # the same, as XFS stores them
+)
 _PLAIN_HIDES = (*_ACLS, b"security.", b"trusted.")
 _DESCRIPTOR = b"system.ntfs_acl"
 _USER = b"user."

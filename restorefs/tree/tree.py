@@ -13,8 +13,10 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
+from restorefs.block.base import ByteOffset
 from restorefs.catalog.records import DiskRecord
 from restorefs.errors import (
     DamagedError,
@@ -29,6 +31,7 @@ from restorefs.guestfs.base import Attributes, GuestFilesystem
 from restorefs.session.disk import AttachedDisk
 from restorefs.session.filedata import Data
 from restorefs.session.pool import Pool
+from restorefs.tree.holes import find_data, find_hole
 from restorefs.tree.namespace import Above, Changes, Namespace
 from restorefs.tree.nodeid import MAX_INODE, VOLUME_FOLDER, GuestNode, NodeId, NodeIds, is_above
 from restorefs.tree.presentation import Presentation
@@ -229,6 +232,23 @@ class Tree:
         async with self._pool.use(record) as disk:
             guest = await disk.guest(guest_node.volume)
             return await guest.files.read(guest_node.inode, offset, length)
+
+    async def find_data(self, node: NodeId, start: ByteOffset) -> ByteOffset:
+        """Return where a file's next data begins. Raises NoDataError where none comes."""
+        record, guest_node = self._guest_node(node)
+        async with self._pool.use(record) as disk:
+            guest = (await disk.guest(guest_node.volume)).filesystem
+            size = (await guest.attributes(guest_node.inode)).size
+            return await find_data(partial(guest.map, guest_node.inode), size, start)
+
+    async def find_hole(self, node: NodeId, start: ByteOffset) -> ByteOffset:
+        """Return where a file's next hole begins, of which one is behind its end. Raises
+        NoDataError there."""
+        record, guest_node = self._guest_node(node)
+        async with self._pool.use(record) as disk:
+            guest = (await disk.guest(guest_node.volume)).filesystem
+            size = (await guest.attributes(guest_node.inode)).size
+            return await find_hole(partial(guest.map, guest_node.inode), size, start)
 
     def siblings(self, record: DiskRecord) -> Sequence[DiskRecord]:
         """Return all disks of the backup that a disk is of."""

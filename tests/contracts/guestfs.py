@@ -5,12 +5,15 @@ is meant, and give a fixture `known`: an opened file system and some facts about
 another program. Owns only what the seam in restorefs/guestfs/base.py promises.
 """
 
+import bisect
+import itertools
 import random
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 import trio
@@ -19,6 +22,7 @@ from restorefs.block.base import Window
 from restorefs.errors import (
     DamagedError,
     IsAFolderError,
+    NoDataError,
     NotAFolderError,
     NotALinkError,
     NotFoundError,
@@ -26,6 +30,7 @@ from restorefs.errors import (
     StorageError,
 )
 from restorefs.guestfs.base import Extent, GuestFilesystem, Inode
+from restorefs.tree.holes import find_data, find_hole
 from tests.contracts.devices import MemoryDevice, WatchedDevice
 from tests.listing import entries_of, listings
 
@@ -285,6 +290,37 @@ class GuestFilesystemContract(ABC):
         holes = [extent for extent in extents if extent.offset is None and not extent.encoded]
         assert bool(holes) == known.has_holes
         assert any(extent.offset is not None or extent.encoded for extent in extents)
+
+    async def test_holes_are_found_where_the_map_has_them(self, known: Known) -> None:
+        """SEEK_DATA and SEEK_HOLE, hence every program that keeps holes."""
+        for path, content in ((known.sparse, known.sparse_content), (known.file, known.content)):
+            if path == known.sparse and not known.has_holes:
+                continue
+            inode, size = await known.find(path), len(content)
+            extents = await known.fs.map(inode, 0, size)
+            is_hole = [each.offset is None and not each.encoded for each in extents]
+            ends = list(itertools.accumulate(each.length for each in extents))
+            places = {0, size - 1, *(end + step for end in ends for step in (-1, 0, 1))}
+            for place in sorted(place for place in places if 0 <= place < size):
+                here = bisect.bisect_right(ends, place)
+                for find, wanted in ((find_data, False), (find_hole, True)):
+                    answers = [
+                        number for number in range(here, len(ends)) if is_hole[number] is wanted
+                    ]
+                    if answers:
+                        number = answers[0]
+                        expected = place if number == here else ends[number - 1]
+                    elif wanted:
+                        expected = size
+                    else:
+                        with pytest.raises(NoDataError):
+                            await find(partial(known.fs.map, inode), size, place)
+                        continue
+                    assert await find(partial(known.fs.map, inode), size, place) == expected
+            for find in (find_data, find_hole):
+                for place in (size, size + 1, 1 << 62):
+                    with pytest.raises(NoDataError):
+                        await find(partial(known.fs.map, inode), size, place)
 
     async def test_map_of_nothing_is_empty(self, known: Known) -> None:
         inode = await known.find(known.file)

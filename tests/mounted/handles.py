@@ -31,11 +31,14 @@ def handle_of(path: Path) -> bytes:
     return bytes(handle)[: 8 + handle.size]
 
 
-def open_handle(handle: bytes, mountpoint: Path) -> int:
-    """Open what a handle means in a mount; returns a descriptor. Raises OSError."""
+def open_handle(handle: bytes, mountpoint: Path, flags: int = os.O_RDONLY) -> int:
+    """Open what a handle means in a mount; returns a descriptor. Raises OSError.
+
+    flags: os.O_PATH for what must not be opened to be read, such as a pipe.
+    """
     fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        result = _libc.open_by_handle_at(fd, handle, os.O_RDONLY | os.O_CLOEXEC)
+        result = _libc.open_by_handle_at(fd, handle, flags | os.O_CLOEXEC)
     finally:
         os.close(fd)
     _check(result)

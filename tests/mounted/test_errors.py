@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sqlite3
+import stat
 import struct
 import subprocess
 import sys
@@ -141,6 +142,23 @@ def test_truncated_images(serve: Serve, sample: Sample, tmp_path: Path) -> None:
         assert f"FAIL b{length}/disk0: {images[length]}" in checked.out
     # A file cut to nothing is no image any more: skipped, as `scan` skips it.
     assert str(images[0]) in checked.err
+
+
+def test_a_folder_that_is_opened_as_a_file(serve: Serve, sample: Sample) -> None:
+    """As NFS servers do to ask for attributes: only listing it gives the error."""
+    daemon = serve("--images", sample.repository)
+    daemon.expect(f"WARNING {WEB0}.*LUKS")
+    folder = daemon.backups / WEB0 / "part5"
+    assert error_of(os.open, folder, os.O_RDONLY | os.O_DIRECTORY) == "ENOKEY"
+    for _ in range(2):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            assert stat.S_ISDIR(os.fstat(fd).st_mode)
+            assert error_of(os.listdir, fd) == "ENOKEY"
+            assert error_of(os.listdir, fd) == "ENOKEY"
+        finally:
+            os.close(fd)
+    assert error_of(os.listdir, folder) == "ENOKEY"
 
 
 def test_a_chain_that_leaves_the_repository(serve: Serve, sample: Sample, tmp_path: Path) -> None:

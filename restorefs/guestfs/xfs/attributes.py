@@ -13,6 +13,7 @@ from restorefs.guestfs.xfs.checksum import DA_BLOCK, REMOTE, verify
 from restorefs.guestfs.xfs.dabtree import NODE_MAGICS, decode_node, magic_of, next_of
 from restorefs.guestfs.xfs.inode_record import FORMAT_LOCAL, Fork
 from restorefs.guestfs.xfs.xattr import (
+    AS_STORED,
     LEAF_MAGICS,
     Entry,
     RemoteValue,
@@ -53,6 +54,8 @@ async def _values(
         value_shown = shown_value(name, value)
         if value_shown is not None:
             shown[name] = value_shown
+            if name in AS_STORED:
+                shown[AS_STORED[name]] = value
     return shown
 
 

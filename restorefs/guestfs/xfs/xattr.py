@@ -33,6 +33,9 @@ _ACLS = {
     b"SGI_ACL_DEFAULT": b"system.posix_acl_default",
 }
 _ACL_NAMES = frozenset(_ACLS.values())
+AS_STORED = {shown: b"trusted." + stored for stored, shown in _ACLS.items()}
+"""Under these names Linux shows ACLs once more, to root, in the form that XFS stores. rsync -X by
+root removes from its target what the source does not show: on XFS, the ACL."""
 _ACL_VERSION = 2
 _ACL_ENTRY = struct.Struct(">IIHH")  # ae_tag, ae_id, ae_perm, ae_pad
 _ACL_SHOWN = struct.Struct("<HHI")  # e_tag, e_perm, e_id
