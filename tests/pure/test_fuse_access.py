@@ -15,6 +15,7 @@ from restorefs.fuse.protocol import HEADER, REPLY_HEADER, Opcode
 from restorefs.fuse.request import Request
 from restorefs.guestfs.base import Attributes
 from restorefs.tree.nodeid import NodeId, above
+from restorefs.tree.presentation import Presentation
 from restorefs.tree.tree import Batch, Entry, Tree
 
 DISK = above(b"backups/b1/disk0")
@@ -34,6 +35,7 @@ class OneDisk(Tree):
         self._known = known
         self._xattrs = xattrs
         self._shown: Attributes | None = PLAIN
+        self._presentation = Presentation()
 
     def check_there(self, node: NodeId) -> None:
         pass
