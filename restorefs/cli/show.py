@@ -118,7 +118,9 @@ def _disk(console: Console, disk: dict[str, Any]) -> None:
         console.print(_plain(f"  ! {disk['error']}"), soft_wrap=True)
         return
     table = _table("FOLDER", "SIZE", "HOLDS", "LABEL", "UUID", "TYPE", "REMARKS")
-    for volume in disk["volumes"]:
+    partitions = [volume for volume in disk["volumes"] if volume["start"] is not None]
+    others = [volume for volume in disk["volumes"] if volume["start"] is None]
+    for volume in [*partitions, *sorted(others, key=lambda volume: str(volume["name"]))]:
         table.add_row(
             _plain(_folder(volume)),
             size(volume["size"]),
@@ -134,17 +136,19 @@ def _disk(console: Console, disk: dict[str, Any]) -> None:
 def _holds(volume: dict[str, Any]) -> str:
     if volume["elsewhere"] is not None:
         return "see there"
-    return volume["filesystem"] or "nothing recognised"
+    return volume["filesystem"] or ("unknown" if volume["error"] else "nothing recognised")
 
 
 def _folder(volume: dict[str, Any]) -> str:
     if volume["elsewhere"] is not None:
         return f"{volume['name']} -> disk{volume['elsewhere']}"
-    return (volume["name"] or "(the disk)") if volume["folder"] else "-"
+    name = volume["name"] or "the disk"
+    return (volume["name"] or "(the disk)") if volume["folder"] else f"- ({name})"
 
 
 def _remarks(volume: dict[str, Any]) -> str:
-    remarks = list(volume["notes"])
+    remarks = [f"group {volume['group']}"] if volume["group"] else []
+    remarks += volume["notes"]
     if volume["error"]:
         remarks.insert(0, volume["error"])
     elif volume["folder"] and volume["encrypted"]:

@@ -105,13 +105,14 @@ def describe_disk(
             "sector_size": attached.table.sector_size,
             "table_uuid": attached.table.uuid,
             "notes": [*attached.table.notes, *attached.notes],
-            "volumes": [_volume(content) for content in attached.contents.values()],
+            "volumes": [_volume(content, attached) for content in attached.contents.values()],
         }
     return found
 
 
-def _volume(content: Content) -> Json:
+def _volume(content: Content, disk: AttachedDisk) -> Json:
     volume, identity = content.volume, content.identity
+    member = disk.members.get(volume.index)
     opened = content.opened.error if content.opened is not None else None
     error = volume.error or content.error or opened
     return {
@@ -119,6 +120,7 @@ def _volume(content: Content) -> Json:
         "name": os.fsdecode(volume.name),
         "folder": content.is_folder,
         "is_member": content.is_member,
+        "group": member.group_name if member is not None else "",
         "elsewhere": content.elsewhere,
         "start": volume.start,
         "size": volume.device.size if volume.device else None,

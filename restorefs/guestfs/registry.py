@@ -28,7 +28,7 @@ async def identify(device: BlockDevice) -> Identity | None:
     """Return what a volume holds, or None where nothing is known that it could be.
 
     What wraps other formats comes first (recognise says why), then the readers, then whatever
-    else is recognised. Raises StorageError; never DamagedError.
+    else is recognised. Raises StorageError, and DamagedError where the start of the volume is lost.
     """
     evidence = await Evidence.gather(device)
     wrapped = first_match(WRAPPERS, evidence)
@@ -53,6 +53,8 @@ async def open_guest(
     title = TITLES.get(identity.kind, identity.kind)
     if identity.encrypted:
         raise KeyNeededError(f"{title} is encrypted, and its key is not known")
+    if not identity.holds_files:
+        raise UnsupportedError(f"{title} holds no files")
     for reader in READERS:
         if identity.kind in reader.kinds:
             return await reader.open(device, options)

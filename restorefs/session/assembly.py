@@ -12,14 +12,16 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from restorefs.errors import DamagedError, RestoreError, StorageError
+from restorefs.guestfs.base import Identity
 from restorefs.session.disk import AttachedDisk, Content, identify_all
 from restorefs.volumes.base import Volume
 from restorefs.volumes.groups import Group, GroupScheme, GroupVolume, Member
-from restorefs.volumes.registry import GROUP_SCHEMES
+from restorefs.volumes.registry import GROUP_SCHEMES, read_table
 
 log = logging.getLogger(__name__)
 _UUID_SHOWN = 6
@@ -81,21 +83,35 @@ async def assemble(disk: AttachedDisk, others: Others) -> None:
         mine = {i: m for i, m in disk.members.items() if _scheme_of(disk.contents[i]) is scheme}
         if not mine:
             continue
-        groups = await _groups_of(scheme, mine.values(), holders)
+        groups = await _groups_of(scheme, mine.values(), holders, _why(others))
         for number, member in mine.items():
             _settle(disk, disk.contents[number], member, groups, others)
         for group in groups:
             _note_missing(disk, group, others)
-            places = {m.uuid: each for m, each in holders.items() if m.uuid in group.present}
-            disk.companions |= {each for each in places.values() if each is not disk}
+            places = [(m.uuid, each) for m, each in holders.items() if m.uuid in group.present]
+            disk.companions |= {each for _, each in places if each is not disk}
             for volume in group.volumes:
                 index += 1
                 content = _content(disk, index, volume, places)
                 if content is not None:
                     shown.append(_Shown(group, content))
     _tell_apart(shown)
-    await identify_all(each.content for each in shown if each.content.elsewhere is None)
+    here = [each.content for each in shown if each.content.elsewhere is None]
+    await identify_all(here)
+    for content in here:
+        await _note_table(content)
     disk.contents.update({each.content.volume.index: each.content for each in shown})
+
+
+async def _note_table(content: Content) -> None:
+    """Name a partition table, as a host of virtual machines has it in a volume: it divides what is
+    shown as one, and is not read there."""
+    volume = content.volume
+    if content.identity is None and content.error is None and volume.device is not None:
+        with suppress(RestoreError):  # what nobody knows
+            table = await read_table(volume.device)
+            if table.scheme != "none":
+                content.identity = Identity(table.scheme, notes=("a disk within a volume",))
 
 
 class _Shown(NamedTuple):
@@ -106,12 +122,15 @@ class _Shown(NamedTuple):
 
 
 async def _groups_of(
-    scheme: type[GroupScheme], mine: Collection[Member], known: Iterable[Member]
+    scheme: type[GroupScheme],
+    mine: Collection[Member],
+    known: Iterable[Member],
+    why_missing: str,
 ) -> list[Group]:
     """Return the groups that a disk has a part of, sorted by UUID."""
     names = {member.group_uuid for member in mine}
     concerned = [m for m in known if "" in names or m.group_uuid in names or not m.group_uuid]
-    groups = await scheme.assemble([*mine, *(m for m in concerned if m not in mine)])
+    groups = await scheme.assemble([*mine, *(m for m in concerned if m not in mine)], why_missing)
     uuids = {member.uuid for member in mine}
     return [group for group in groups if group.present & uuids]
 
@@ -145,25 +164,31 @@ def _note_missing(disk: AttachedDisk, group: Group, others: Others) -> None:
     disk.notes.extend(f"volume group {group.name}: {note}" for note in group.notes)
     missing = sorted(group.wanted - group.present)
     if missing:
-        why = _why(others) if others.failed else "no disk of this backup in the catalog has them"
         note = (
             f"volume group {group.name}: {len(missing)} of {len(group.wanted)} members are missing"
-            f" ({', '.join(missing)}): {why}"
+            f" ({', '.join(missing)}): {_why(others)}"
         )
         disk.notes.append(note)
         log.warning("%s: %s", disk.transport.name, note)
 
 
 def _why(others: Others) -> str:
+    """Say why what is missing may be."""
+    if not others.failed:
+        return "no disk of this backup in the catalog has it"
     return "; ".join(f"disk{number}: {error}" for number, error in sorted(others.failed.items()))
 
 
 def _content(
-    disk: AttachedDisk, index: int, volume: GroupVolume, places: Mapping[str, AttachedDisk]
+    disk: AttachedDisk,
+    index: int,
+    volume: GroupVolume,
+    places: Sequence[tuple[str, AttachedDisk]],
 ) -> Content | None:
-    """Return a volume as a disk shows it; None where the disk has nothing of it."""
-    holders = [places[uuid] for uuid in volume.members if uuid in places]
-    home = min(each.record.disk_index for each in holders or places.values())
+    """Return a volume as a disk shows it; None where the disk has nothing of it. places: where the
+    group's members are; one may be on several disks, which is an error of what touches it."""
+    holders = [each for uuid, each in places if uuid in volume.members]
+    home = min(each.record.disk_index for each in holders or (each for _, each in places))
     here = home == disk.record.disk_index
     if not here and disk not in holders:
         return None

@@ -212,6 +212,8 @@ class AttachedDisk:
                 await filesystem.show_log(log_device)
             except (DamagedError, StorageError) as error:
                 log.warning("%s: its journal cannot be looked at: %s", self.transport.name, error)
+        else:
+            self.notes.append("a journal on another device was not found: its state is not known")
         content.identity = filesystem.identity
 
     def release(self) -> None:

@@ -53,6 +53,7 @@ from restorefs.volumes.registry import read_table
 log = logging.getLogger(__name__)
 _TOUCH_SECONDS = 60.0
 _END_SECONDS = 10.0
+_OTHERS_SECONDS = 2.0
 _TRY_AGAIN_SECONDS = 60.0
 _PATIENCE = 30  # times as long as the last attempt took
 _LOGGED_PER_DISK = 50
@@ -338,10 +339,15 @@ class Pool:
             disk.release()
             for use in used:
                 use.end()
+                if use.attached_it and not use.disk.in_use and use.disk not in disk.unit:
+                    self._end_soon(
+                        use.disk.record.id, f"it shares nothing with {_name(disk.record)}"
+                    )
 
     async def _look_for_members(self, disk: AttachedDisk, used: "list[Use]") -> Others:
-        """Attach other disks of a disk's backup, all at once, until those that its groups want are
-        there. `used` gets what keeps them in use."""
+        """Attach the other disks of a disk's backup, all at once. Those that its groups want may be
+        there soon; the others are waited for a little, as one may claim to be what another is.
+        `used` gets what keeps them in use."""
         failed: dict[int, RestoreError] = {}
         if is_whole(disk, ()):
             return Others((), failed)
@@ -355,7 +361,7 @@ class Pool:
                 return
             used.append(use)
             if is_whole(disk, [each.disk for each in used]):
-                looking.cancel_scope.cancel()
+                looking.cancel_scope.deadline = trio.current_time() + _OTHERS_SECONDS
 
         async with trio.open_nursery() as looking:
             for record in self._siblings(disk.record):
@@ -445,12 +451,13 @@ class Pool:
 class Use:
     """One request's hold on a disk."""
 
-    __slots__ = ("_disk", "_pool", "_record")
+    __slots__ = ("_disk", "_pool", "_record", "attached_it")
 
     def __init__(self, pool: Pool, record: DiskRecord) -> None:
         self._pool = pool
         self._record = record
         self._disk: AttachedDisk | None = None
+        self.attached_it = False
 
     @property
     def disk(self) -> AttachedDisk:
@@ -460,6 +467,7 @@ class Use:
 
     async def begin(self) -> AttachedDisk:
         """Attach the disk and keep it; it may not have the volumes of its groups yet."""
+        self.attached_it = self._pool.find(self._record.id) is None
         disk = await self._pool.attach(self._record)
         # It may have been let go between the end of its attaching and this task's turn.
         while self._pool.find(self._record.id) is not disk:

@@ -95,8 +95,9 @@ class GroupScheme(ABC):
 
     @classmethod
     @abstractmethod
-    async def assemble(cls, members: Sequence[Member]) -> Sequence[Group]:
-        """Return the groups of all given members, sorted by UUID. Members may be missing, given
+    async def assemble(cls, members: Sequence[Member], why_missing: str = "") -> Sequence[Group]:
+        """Return the groups of all given members, sorted by UUID. why_missing: where others may
+        be, for people; it is told with the errors of what is missing. Members may be missing, given
         twice (a UUID on two devices: DamagedError in what touches it), or of several groups.
 
         Never raises for one volume's or one group's sake: the error stays with the volume; a group

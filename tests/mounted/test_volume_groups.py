@@ -177,7 +177,7 @@ def test_a_disk_that_the_catalog_has_not_costs_only_what_lies_on_it(
     assert b"of volume group app-1 is missing" in os.getxattr(
         daemon.backups / FIRST, "user.restorefs.error"
     )
-    assert "no disk of this backup in the catalog has them" in notes(daemon, 0)
+    assert "no disk of this backup in the catalog has it" in notes(daemon, 0)
 
 
 def test_a_disk_whose_image_is_gone_costs_only_what_lies_on_it(
@@ -294,3 +294,33 @@ def test_a_physical_volume_without_its_groups_metadata_is_no_empty_folder(
     (backup,) = daemon.backups.iterdir()
     with pytest.raises(OSError, match="Input/output error"):
         list((backup / "disk1").iterdir())
+
+
+def test_a_physical_volume_on_two_disks_is_an_error_of_what_touches_it(
+    app: App, copy: Path, serve: Serve
+) -> None:
+    """Which of the two is right cannot be known."""
+    shutil.copyfile((copy / SECOND).with_suffix(".qcow2"), copy / BACKUP / "disk3.qcow2")
+    daemon = serve("--images", copy)
+    daemon.expect(r"app--1-logs: the physical volume .* is on 2 devices", "app-1 is on 2 devices")
+    same(app.root, daemon.backups / FIRST / "app--1-root")
+    data = daemon.backups / FIRST / "app--1-data--1"
+    assert (data / "early").read_bytes() == (app.data / "early").read_bytes()
+    assert errno_of(data / "late") == errno.EIO
+    assert names(daemon, SECOND) == ["app--1-data--1", "app--1-logs"]
+    assert errno_of(daemon.backups / SECOND / "app--1-logs" / "1.log") == errno.EIO
+    assert sorted(names(daemon, f"{BACKUP}/disk3")) == ["app--1-data--1", "app--1-logs"]
+
+
+def test_a_partition_table_in_a_volume_is_named(app: App, serve: Serve, tmp_path: Path) -> None:
+    """As a host of virtual machines has it."""
+    inner = gpt(tmp_path / "inner", (LINUX, ext(tmp_path / "ext", "ext4", app.root, 8 * MIB)))
+    part = empty(tmp_path / "pv", 24 * MIB)
+    volume_group("host", [part], {"guest": ([(0, 0, inner.stat().st_size // MIB)], inner)})
+    qcow2(part, tmp_path / "images/b-1/disk0.qcow2")
+    daemon = serve("--images", tmp_path / "images")
+    daemon.expect("host-guest: A GPT partition table in a volume is recognised but not read yet")
+    (backup,) = daemon.backups.iterdir()
+    assert errno_of(backup / "disk0" / "host-guest" / "part1") == errno.EOPNOTSUPP
+    with pytest.raises(OSError, match="Operation not supported"):
+        list((backup / "disk0" / "host-guest").iterdir())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
-from restorefs.errors import MissingError
+from restorefs.errors import DamagedError, MissingError
 
 _KIB = 1 << 10
 _PIECE = 128 * _KIB
@@ -34,7 +34,8 @@ class Evidence:
     async def gather(cls, device: BlockDevice) -> Self:
         """Read what recognition needs: four reads at most, of at most 128 KiB each.
 
-        Of a volume of which a disk is missing, only the start has to be there. Raises StorageError.
+        Of a volume of which a disk is missing, or cannot be used, only the start has to be there.
+        Raises StorageError, DamagedError.
         """
         wanted = [(start, min(length, device.size - start)) for start, length in _FROM_START]
         if device.size > _PIECE:
@@ -44,7 +45,7 @@ class Evidence:
             if length > 0:
                 try:
                     pieces.append((start, await device.read(start, length)))
-                except MissingError:
+                except (MissingError, DamagedError):
                     if not start:
                         raise
         return cls(device.size, pieces)

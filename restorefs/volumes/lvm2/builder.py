@@ -40,11 +40,13 @@ class Builder:
         group: VolumeGroup,
         devices: dict[str, Sequence[BlockDevice]],
         makers: dict[str, Maker],
+        why_missing: str = "",
     ) -> None:
         self.group = group
         self.extent_size = group.extent_size
         self._devices = devices
         self._makers = makers
+        self._why_missing = f": {why_missing}" if why_missing else ""
         self._made: dict[str, BlockDevice | RestoreError] = {}
         self._parents: dict[str, str] = {}
         self._building: list[str] = []
@@ -134,7 +136,7 @@ class Builder:
             return not_there(size, f"{what} was missing when the group changed: it is out of date")
         if not devices:
             hint = f" (it was {member.device_hint})" if member.device_hint else ""
-            return not_there(size, f"{what} is missing{hint}")
+            return not_there(size, f"{what} is missing{hint}{self._why_missing}")
         if len(devices) > 1:
             return Missing(size, DamagedError(f"{what} is on {len(devices)} devices"))
         return _window(devices[0], member.start + extent * self.extent_size, size, what)

@@ -64,7 +64,7 @@ class Lvm2(GroupScheme):
         return await read_member(device)
 
     @classmethod
-    async def assemble(cls, members: Sequence[Member]) -> Sequence[Group]:
+    async def assemble(cls, members: Sequence[Member], why_missing: str = "") -> Sequence[Group]:
         """Return the groups of these members. See restorefs/volumes/groups.py."""
         newest: dict[str, VolumeGroup] = {}
         # In the same order always, so that the same copy wins where two claim to be the newest.
@@ -74,7 +74,7 @@ class Lvm2(GroupScheme):
                 known = newest.get(group.uuid)
                 if known is None or group.seqno > known.seqno:
                     newest[group.uuid] = group
-        return [await _assemble(newest[uuid], members) for uuid in sorted(newest)]
+        return [await _assemble(newest[uuid], members, why_missing) for uuid in sorted(newest)]
 
 
 def _copies(member: Member) -> Copies:
@@ -82,13 +82,13 @@ def _copies(member: Member) -> Copies:
     return member.metadata
 
 
-async def _assemble(group: VolumeGroup, members: Sequence[Member]) -> Group:
+async def _assemble(group: VolumeGroup, members: Sequence[Member], why_missing: str) -> Group:
     wanted = frozenset(member.uuid for member in group.members.values())
     devices: defaultdict[str, list[BlockDevice]] = defaultdict(list)
     for member in members:
         if member.uuid in wanted:
             devices[member.uuid].append(member.device)
-    builder = Builder(group, dict(devices), _MAKERS)
+    builder = Builder(group, dict(devices), _MAKERS, why_missing)
     builder.overlapping = _overlapping(group)
     notes = list(_notes(group, members, devices))
     volumes = []
