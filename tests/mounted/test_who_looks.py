@@ -129,3 +129,51 @@ def test_who_attached_what_is_known(serve: Serve, sample: Sample) -> None:
     assert "the API" in shown
     daemon.cli("detach", Sample.full, "0")
     assert len(daemon.logged(f"detached {WEB0}: asked to")) == 1
+
+
+def updatedb(folder: Path, database: Path, prune: str) -> None:
+    """Index a folder as the nightly job does. `prune`: types of file systems to leave out."""
+    require("updatedb.plocate")
+    settings = ("--prunepaths", "", "--prunefs", prune, "--prune-bind-mounts", "no")
+    run("updatedb.plocate", *settings, "--database-root", folder, "--output", database)
+
+
+def indexed(database: Path) -> list[str]:
+    return run("plocate", "--database", database, "--existing", "/").splitlines()
+
+
+def test_updatedb_that_leaves_the_mount_out_attaches_nothing(
+    serve: Serve, sample: Sample, tmp_path: Path
+) -> None:
+    require_root()
+    daemon = serve("--images", sample.repository)
+    database = tmp_path / "db"
+    updatedb(daemon.place.folder, database, "fuse.restorefs")
+    assert not [path for path in indexed(database) if "/backups/" in path]
+    assert daemon.attached() == {}
+
+
+def test_updatedb_that_is_denied_attaches_nothing(
+    serve: Serve, sample: Sample, tmp_path: Path
+) -> None:
+    require_root()
+    daemon = serve("--images", sample.repository, "--deny-comm", "updatedb.plocate")
+    database = tmp_path / "db"
+    updatedb(daemon.place.folder, database, "")
+    found = indexed(database)
+    assert str(daemon.backups / WEB0) in found
+    assert not [path for path in found if f"{WEB0}/" in path]
+    assert daemon.attached() == {}
+
+
+def test_updatedb_that_is_not_told_attaches_everything(
+    serve: Serve, sample: Sample, tmp_path: Path
+) -> None:
+    """Or the two tests above would show nothing."""
+    require_root()
+    daemon = serve("--images", sample.repository)
+    database = tmp_path / "db"
+    daemon.expect("LUKS")
+    updatedb(daemon.place.folder, database, "")
+    assert str(daemon.backups / WEB0 / "part3/etc/hostname") in indexed(database)
+    assert len(daemon.attached()) == 4
