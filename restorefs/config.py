@@ -63,6 +63,10 @@ class Settings:
     show_system_files: bool = False
     oem_codepage: str = "cp437"
     deny_comm: tuple[str, ...] = ()
+    allow_schemes: tuple[str, ...] = ()
+    tls_verify: bool = True
+    vms: tuple[str, ...] = ()
+    host_name: str | None = None
     runtime_dir: Path = field(default_factory=default_runtime_dir)
 
     @property

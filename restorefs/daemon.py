@@ -87,6 +87,8 @@ async def _serve(
         attach_timeout=settings.bounded(settings.attach_timeout),
         read_timeout=settings.bounded(settings.read_timeout),
         guest_options=GuestOptions(settings.show_system_files, settings.oem_codepage),
+        schemes=settings.allow_schemes,
+        tls_verify=settings.tls_verify,
     )
     pool = Pool(
         pool_settings,
@@ -96,9 +98,11 @@ async def _serve(
     )
     presentation = Presentation(settings.uid, settings.gid, settings.umask)
     tree = Tree(pool, presentation, started_ns=time.time_ns())
-    refresher = Refresher(catalog, tree, pool)
+    refresher = Refresher(catalog, tree, pool, settings.vms)
     await refresher.load()
-    settings.check_outside(disk.path.parent for disk in tree.namespace.disks.values())
+    settings.check_outside(
+        disk.path.parent for disk in tree.namespace.disks.values() if disk.scheme is None
+    )
     left = await trio.to_thread.run_sync(catalog.recover)
     if left:
         log.warning("removed %d attach records that a crashed daemon left behind", left)
@@ -163,11 +167,13 @@ def _open_catalog(settings: Settings) -> Catalog:
     if settings.images is not None:
         return open_folder(settings.images)
     assert settings.catalog_url is not None
-    return open_catalog(settings.catalog_url)
+    return open_catalog(settings.catalog_url, settings.host_name)
 
 
 def _shown(settings: Settings) -> str:
     """Say what would be shown, to somebody who sees nothing."""
+    if settings.vms:
+        return f"only machines whose names match {', '.join(settings.vms)} are shown"
     if settings.images is not None:
         return "images are found as BACKUP/disk0.qcow2 and the like, see `restorefs scan --help`"
     return "only disks with the status `completed` are shown"

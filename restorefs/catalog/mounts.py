@@ -46,12 +46,12 @@ _ATTACHED = "mounted"
 class Mounts:
     """restore_mounts, as this process writes it."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, host: str | None = None) -> None:
         self._table = table
-        self._owner = Owner.of_this_process()
+        self._owner = Owner.of_this_process(host)
 
     @classmethod
-    def find(cls, connection: Connection, url: URL) -> Self:
+    def find(cls, connection: Connection, url: URL, host: str | None = None) -> Self:
         """Look at the table as it is: the product may have made it, with types of its own.
 
         Raises CatalogError when the table or one of its columns is missing, saying what to do.
@@ -69,7 +69,7 @@ class Mounts:
                 f"{describe(url)}: the table {MOUNTS} has no {', '.join(missing)}; run "
                 "`restorefs catalog migrate`"
             )
-        return cls(table)
+        return cls(table, host)
 
     def crashed(self, connection: Connection) -> list[Owner]:
         """Return the processes of this host that have rows and have ended."""

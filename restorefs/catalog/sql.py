@@ -97,8 +97,8 @@ class SqlCatalog(Catalog):
         self._checksum: tuple[object, ...] | None = None
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """Connect and check that the tables are there.
+    def open(cls, url: str, host: str | None = None) -> Self:
+        """Connect and check that the tables are there. `host`: see Owner.
 
         Raises ConfigError for a URL that is not understood, CatalogError when the database cannot
         be reached or lacks a table or column, saying what to do.
@@ -108,7 +108,7 @@ class SqlCatalog(Catalog):
         try:
             with reading(engine, parsed) as connection:
                 check_product_tables(connection, parsed)
-                mounts = Mounts.find(connection, parsed)
+                mounts = Mounts.find(connection, parsed, host)
         except BaseException:
             engine.dispose()
             raise

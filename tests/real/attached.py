@@ -181,6 +181,8 @@ async def running_pool(
     max_attached: int = 64,
     attach_timeout: float = 20.0,
     read_timeout: float = 60.0,
+    schemes: Sequence[str] = (),
+    tls_verify: bool = True,
     disks: Sequence[DiskRecord] = (),
 ) -> AsyncIterator[Pool]:
     """Run a pool; when it has ended, all of its servers, sockets and records are gone. disks: all
@@ -189,7 +191,9 @@ async def running_pool(
     ledger = Ledger(catalog, Path("/mnt/restore"), idle_timeout)
     with tempfile.TemporaryDirectory(prefix="restorefs-") as folder:
         settings = PoolSettings(
-            Path(folder), repositories, idle_timeout, max_attached, attach_timeout, read_timeout
+            *(Path(folder), repositories, idle_timeout, max_attached, attach_timeout, read_timeout),
+            schemes=schemes,
+            tls_verify=tls_verify,
         )
         pool = Pool(settings, BlockCache(0), ledger, lambda _: disks)
         async with trio.open_nursery() as writing:
