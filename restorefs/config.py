@@ -65,6 +65,7 @@ class Settings:
     deny_comm: tuple[str, ...] = ()
     allow_schemes: tuple[str, ...] = ()
     tls_verify: bool = True
+    tls_ca: Path | None = None
     vms: tuple[str, ...] = ()
     host_name: str | None = None
     runtime_dir: Path = field(default_factory=default_runtime_dir)

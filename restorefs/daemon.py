@@ -32,6 +32,7 @@ from restorefs.fuse.mount import Mount, prepare
 from restorefs.guestfs.base import GuestOptions
 from restorefs.session.ledger import Ledger
 from restorefs.session.pool import Pool, PoolSettings
+from restorefs.session.uri import WebOptions
 from restorefs.tree.presentation import Presentation
 from restorefs.tree.refresh import Refresher
 from restorefs.tree.tree import Tree
@@ -88,7 +89,9 @@ async def _serve(
         read_timeout=settings.bounded(settings.read_timeout),
         guest_options=GuestOptions(settings.show_system_files, settings.oem_codepage),
         schemes=settings.allow_schemes,
-        tls_verify=settings.tls_verify,
+        web=WebOptions(
+            settings.tls_verify, settings.tls_ca, settings.bounded(settings.read_timeout)
+        ),
     )
     pool = Pool(
         pool_settings,

@@ -166,6 +166,11 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     help="Follow URIs of this kind in the catalog, as well as paths; repeatable.",
 )
 @click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True),
+    help="A file with the authorities to trust for https, instead of the system's.",
+)
+@click.option(
     "--no-tls-verify",
     "tls_verify",
     is_flag=True,

@@ -70,10 +70,10 @@ def image(record: DiskRecord, repositories: tuple[Path, ...]) -> Finding:
 def _uri(subject: str, record: DiskRecord) -> Finding:
     """Say whether a URI can be understood; no server is asked."""
     try:
-        remote = parse(record.qcow2_path, SCHEMES)
+        parse(record.qcow2_path, SCHEMES)
     except RestoreError as error:
         return Finding(subject, False, f"{record.shown_path}: {error}", "correct the catalog")
-    needs = f"a mount follows it with --allow-scheme {remote.scheme}"
+    needs = f"a mount follows it with --allow-scheme {record.scheme}"
     return Finding(subject, True, f"{record.shown_path}, not examined; {needs}")
 
 

@@ -48,8 +48,8 @@ from restorefs.session.ledger import Ledger
 from restorefs.session.once import Once
 from restorefs.session.qcow2 import inspect_chain
 from restorefs.session.qemu_nbd import QemuNbd
-from restorefs.session.remote import Served, serve_remote
-from restorefs.session.uri import Remote, parse
+from restorefs.session.remote import Served, serve_image
+from restorefs.session.uri import DEFAULT_WEB, RawDisk, WebOptions, parse
 from restorefs.volumes.registry import read_table
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ class PoolSettings:
     read_timeout: float = 60.0
     guest_options: GuestOptions = DEFAULT_OPTIONS
     schemes: Sequence[str] = ()
-    tls_verify: bool = True
+    web: WebOptions = DEFAULT_WEB
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,45 +287,49 @@ class Pool:
     async def _serve(self, record: DiskRecord) -> Served:
         """Start the server of what the record names, after a look at that. The caller ends it."""
         if record.scheme is None:
-            return await self._start_server(record, None, await self._inspect(record))
-        settings = self.settings
+            return await self._serve_raw(record, await self._inspect(record))
         try:
-            remote = parse(
-                record.qcow2_path,
-                settings.schemes,
-                tls_verify=settings.tls_verify,
-                timeout=settings.read_timeout,
-            )
-            serve = functools.partial(self._start_server, record, remote)
-            return await serve_remote(remote, serve, self.cache, self._threads)
+            remote = parse(record.qcow2_path, self.settings.schemes, self.settings.web)
+            try:
+                if isinstance(remote, RawDisk):
+                    return await self._serve_raw(record, remote.blockdev())
+                return await serve_image(
+                    remote,
+                    functools.partial(self._socket, record),
+                    functools.partial(self._connect, record),
+                    *(self.cache, self._threads, record.shown_path),
+                )
+            except StorageError as error:
+                raise type(error)(remote.explain(str(error))) from None
         except RestoreError as error:
             text = str(error).removeprefix(f"{_name(record)}: ")
             shown = record.shown_path
             raise type(error)(text if shown in text else f"{shown}: {text}") from None
 
-    async def _start_server(
-        self, record: DiskRecord, remote: Remote | None, blockdev: str
-    ) -> Served:
+    async def _serve_raw(self, record: DiskRecord, blockdev: str) -> Served:
+        shown = None if record.scheme is None else record.shown_path
+        server = QemuNbd.start(blockdev, self._socket(record), shown=shown)
+        try:
+            return Served(server, await self._connect(record, server))
+        except BaseException:
+            await server.stop()
+            raise
+
+    def _socket(self, record: DiskRecord) -> Path:
+        return self.settings.runtime_dir / f"disk{record.id}-{next(self._sockets)}.sock"
+
+    async def _connect(self, record: DiskRecord, server: QemuNbd) -> NbdTransport:
+        """Connect to a server. Raises StorageError with what it said."""
         assert self._nursery is not None
         name = _name(record)
-        server = QemuNbd.start(
-            blockdev,
-            self.settings.runtime_dir / f"disk{record.id}-{next(self._sockets)}.sock",
-            shown=record.shown_path if remote else None,
-            secret=remote.secret if remote else None,
-        )
         try:
             transport = await NbdTransport.connect(
                 server.socket_path, name, self.settings.read_timeout
             )
-        except BaseException as error:
-            said = server.reason()
-            await server.stop()
-            if not isinstance(error, StorageError):
-                raise
-            raise StorageError((remote.explain(said) if remote else said) or str(error)) from None
+        except StorageError as error:
+            raise StorageError(server.reason() or str(error)) from None
         self._nursery.start_soon(transport.run, name=f"nbd {name}")
-        return Served(server, transport)
+        return transport
 
     # --- volumes across disks -----------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The qemu-nbd process of one disk.
+"""The qemu-nbd process of one disk, or another NBD server that is started likewise.
 
 Owns how the child is started, found dead, and ended. Must not know what is on the disk.
 
@@ -16,7 +16,7 @@ import shutil
 import socket
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,11 +52,11 @@ class QemuNbd:
         pidfd: int,
         stderr: int,
         socket_path: Path,
-        hidden: tuple[str, str],
     ) -> None:
         self.process = process
         self.socket_path = socket_path
-        self._hidden = hidden
+        self.below: QemuNbd | None = None
+        self._hidden = ("", "")
         self._stderr = stderr
         self._pidfd = pidfd
 
@@ -67,35 +67,49 @@ class QemuNbd:
         socket_path: Path,
         *,
         shown: str | None = None,
-        secret: tuple[str, str] | None = None,
+        below: "QemuNbd | None" = None,
     ) -> "QemuNbd":
         """Start to serve `blockdev` (a json: pseudo filename that pins every format).
 
-        shown: what stands for it in messages. secret: the name by which `blockdev` means a
-        password, and the password.
-
+        shown: what stands for it in messages. below: a server that it reads from, and ends with.
         Must run in the loop's thread. Raises StorageError when a program is missing or the socket
         cannot be made.
         """
-        programs = [shutil.which(name) for name in ("setpriv", "sh", "qemu-nbd")]
+        arguments = ("--read-only", "--cache=writeback", blockdev)
+        server = cls.launch("qemu-nbd", arguments, socket_path)
+        server._hidden = (blockdev, shown or blockdev)
+        server.below = below
+        return server
+
+    @classmethod
+    def launch(
+        cls, name: str, arguments: Sequence[str], socket_path: Path, secret: str | None = None
+    ) -> "QemuNbd":
+        """Start an NBD server; in `arguments`, "{secret}" is the descriptor that gives `secret`.
+
+        As start().
+        """
+        programs = [shutil.which(each) for each in ("setpriv", "sh", name)]
         if None in programs:
-            raise StorageError("qemu-nbd, setpriv or sh is not installed; see `restorefs check`")
-        setpriv, shell, qemu_nbd = [str(path) for path in programs]
+            raise StorageError(f"{name}, setpriv or sh is not installed; see `restorefs check`")
+        setpriv, shell, program = [str(path) for path in programs]
         guarded = [setpriv, "--pdeathsig", "KILL", "--no-new-privs"]
         if os.geteuid() == 0:  # it reads images of any owner, and may do nothing else as root
             guarded += ["--bounding-set", "-all,+dac_read_search", "--inh-caps", "-all"]
         guarded += ["--", shell, "-c", _SCRIPT, "sh"]
-        serve = [qemu_nbd, "--read-only", "--cache=writeback"]
         passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
         # Neither end blocks: a child with much to say loses words, it does not hang.
         stderr, child_stderr = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             socket_path.unlink(missing_ok=True)
-            with socket.socket(socket.AF_UNIX) as listener, _piped(secret) as (fds, objects):
+            with socket.socket(socket.AF_UNIX) as listener, _piped(secret) as fds:
                 listener.bind(str(socket_path))
                 listener.listen(1)
                 process = subprocess.Popen(
-                    [*guarded, str(os.getpid()), *serve, *objects, blockdev],
+                    [
+                        *(*guarded, str(os.getpid()), program),
+                        *(each.replace("{secret}", "".join(map(str, fds))) for each in arguments),
+                    ],
                     stdin=listener.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=child_stderr,
@@ -112,19 +126,22 @@ class QemuNbd:
         except OSError as error:
             os.close(stderr)
             socket_path.unlink(missing_ok=True)
-            raise StorageError(f"cannot start qemu-nbd: {error}") from error
+            raise StorageError(f"cannot start {name}: {error}") from error
         finally:
             os.close(child_stderr)
-        return cls(process, pidfd, stderr, socket_path, (blockdev, shown or blockdev))
+        return cls(process, pidfd, stderr, socket_path)
 
     def reason(self) -> str:
-        """Return what qemu-nbd has said on stderr, on one line; empty if nothing."""
+        """Return what it has said on stderr, on one line; empty if nothing."""
+        below = self.below.reason() if self.below else ""
         try:
             said = os.read(self._stderr, 4096)
         except BlockingIOError:
-            return ""
+            said = b""
         text = " ".join(said.decode(errors="replace").split()).removeprefix("qemu-nbd: ")
-        return text.replace(*self._hidden)
+        if self._hidden[0]:
+            text = text.replace(*self._hidden)
+        return f"{below} {text}" if below and text else below or text
 
     def opened_files(self) -> list[str]:
         """Return the files, folders and block devices that it has open. Raises StorageError."""
@@ -148,23 +165,24 @@ class QemuNbd:
             os.close(self._pidfd)
             os.close(self._stderr)
             self.socket_path.unlink(missing_ok=True)
+            if self.below is not None:
+                await self.below.stop()
 
 
 @contextmanager
-def _piped(secret: tuple[str, str] | None) -> Iterator[tuple[tuple[int, ...], list[str]]]:
-    """Put a secret into a pipe; gives the descriptors to pass on, and arguments that name it."""
+def _piped(secret: str | None) -> Iterator[tuple[int, ...]]:
+    """Put a secret into a pipe; gives the descriptors to pass on."""
     if secret is None:
-        yield (), []
+        yield ()
         return
-    name, text = secret
     low, write = os.pipe2(os.O_CLOEXEC)
     try:
         read = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_FD)
-        os.write(write, text.encode())  # short: a pipe holds it
+        os.write(write, secret.encode())  # short: a pipe holds it
     finally:
         os.close(low)
         os.close(write)
     try:
-        yield (read,), ["--object", f"secret,id={name},file=/proc/self/fd/{read}"]
+        yield (read,)
     finally:
         os.close(read)

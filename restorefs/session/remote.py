@@ -1,10 +1,11 @@
-"""Serves what a URI names: an image on a web server, after a look at it, or a disk.
+"""Serves an image of a web server, after a look at it.
 
 Owns what is asked of such an image before it is served. Must not know which disks are attached, nor
-how qemu-nbd is started. Concurrency: any number of calls; whoever calls bounds how long it takes.
+how a server is started. Concurrency: any number of calls; whoever calls bounds how long it takes.
 """
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import trio
@@ -14,7 +15,7 @@ from restorefs.block.nbd import NbdTransport
 from restorefs.errors import StorageError
 from restorefs.session.qcow2 import ChainError, ImageBytes, check_alone
 from restorefs.session.qemu_nbd import QemuNbd
-from restorefs.session.uri import Remote
+from restorefs.session.uri import WebImage
 
 
 class Served(NamedTuple):
@@ -28,29 +29,46 @@ class Served(NamedTuple):
         await self.server.stop()
 
 
-Serve: TypeAlias = Callable[[str], Awaitable[Served]]
-"""Starts qemu-nbd on a pseudo filename."""
+Connect: TypeAlias = Callable[[QemuNbd], Awaitable[NbdTransport]]
+"""Connects to a server."""
 
 
-async def serve_remote(
-    remote: Remote, serve: Serve, cache: BlockCache, threads: trio.CapacityLimiter
+async def serve_image(
+    web: WebImage,
+    sockets: Callable[[], Path],
+    connect: Connect,
+    cache: BlockCache,
+    threads: trio.CapacityLimiter,
+    shown: str,
 ) -> Served:
-    """Start qemu-nbd on what a URI names. Raises StorageError, ChainError, UnsupportedError,
-    KeyNeededError, AttachTimeoutError."""
-    if not remote.is_image:
-        return await serve(remote.blockdev())
-    looked_at = await serve(remote.bytes_only())
+    """Start nbdkit on an image of a web server, and qemu-nbd on that, and connect.
+
+    shown: what stands for the image in messages. Raises StorageError, ChainError, UnsupportedError,
+    KeyNeededError, AttachTimeoutError.
+    """
+    nbdkit = QemuNbd.launch("nbdkit", web.arguments, sockets(), web.password)
     try:
-        image = _RemoteImage(CachedDisk(cache, looked_at.transport))
-        # Cancelled by what it reads.
-        await trio.to_thread.run_sync(check_alone, image, limiter=threads)
-    finally:
-        await looked_at.end()
-    served = await serve(remote.blockdev())
+        transport = await connect(nbdkit)
+        try:
+            image = _RemoteImage(CachedDisk(cache, transport))
+            # Cancelled by what it reads.
+            await trio.to_thread.run_sync(check_alone, image, limiter=threads)
+        finally:
+            transport.close(StorageError(f"{transport.name}: looked at"))
+        blockdev = web.blockdev(nbdkit.socket_path)
+        server = QemuNbd.start(blockdev, sockets(), shown=shown, below=nbdkit)
+    except BaseException:
+        await nbdkit.stop()
+        raise
+    try:
+        served = Served(server, await connect(server))
+    except BaseException:
+        await server.stop()
+        raise
     # The web server may have shown us another header than qemu, which opens the data file that a
     # header names. It has done so by now, or never will.
     try:
-        files = served.server.opened_files()
+        files = server.opened_files()
     except StorageError:
         await served.end()
         raise
@@ -61,8 +79,7 @@ async def serve_remote(
 
 
 class _RemoteImage(ImageBytes):
-    """The bytes of an image that qemu-nbd serves as they are, for a worker thread of the loop. They
-    seem to end with a whole sector."""
+    """The bytes of an image that nbdkit serves as they are, for a worker thread of the loop."""
 
     def __init__(self, device: CachedDisk) -> None:
         self._device = device

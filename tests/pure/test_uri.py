@@ -1,21 +1,34 @@
-"""What a URI names, the graph that qemu gets for it, and what of it is shown."""
+"""What a URI names, how its server is asked, and what of it is shown."""
 
 import json
-import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from restorefs.catalog.records import DiskRecord, redacted
 from restorefs.errors import StorageError
-from restorefs.session.uri import SCHEMES, parse
+from restorefs.session.uri import (
+    DEFAULT_WEB,
+    SCHEMES,
+    RawDisk,
+    WebImage,
+    WebOptions,
+    parse,
+)
 
 
-def graph(uri: str, **how: Any) -> Any:
-    """Return the block graph of a URI."""
-    pinned = parse(uri, SCHEMES, **how).blockdev()
-    assert pinned.startswith("json:")
-    return json.loads(pinned.removeprefix("json:"))
+def graph(uri: str) -> Any:
+    """Return the block graph of a disk."""
+    disk = parse(uri, SCHEMES)
+    assert isinstance(disk, RawDisk)
+    return json.loads(disk.blockdev().removeprefix("json:"))
+
+
+def image(uri: str, web: WebOptions = DEFAULT_WEB) -> WebImage:
+    found = parse(uri, SCHEMES, web)
+    assert isinstance(found, WebImage)
+    return found
 
 
 def refusal(uri: str, allowed: tuple[str, ...] = SCHEMES) -> str:
@@ -26,47 +39,38 @@ def refusal(uri: str, allowed: tuple[str, ...] = SCHEMES) -> str:
 
 
 def test_a_web_server_gives_a_qcow2_image_that_refers_to_nothing() -> None:
-    assert graph("https://h.example:8443/b/disk0.qcow2", timeout=60) == {
+    web = image("https://h.example:8443/b/disk0.qcow2")
+    assert json.loads(web.blockdev(Path("/run/x.sock")).removeprefix("json:")) == {
         "driver": "qcow2",
         "backing": None,
-        "file": {
-            "driver": "https",
-            "url": "https://h.example:8443/b/disk0.qcow2",
-            "timeout": 60,
-            "sslverify": True,
-        },
+        "file": {"driver": "nbd", "server": {"type": "unix", "path": "/run/x.sock"}},
     }
-    assert graph("HTTP://h/a@b%20c?v=1#part")["file"] == {
-        "driver": "http",
-        "url": "http://h/a@b%20c?v=1",
-        "timeout": 10_000,
-    }
-    assert graph("https://h/x", tls_verify=False)["file"]["sslverify"] is False
-    assert graph("https://[fe80::1]:1/x")["file"]["url"] == "https://[fe80::1]:1/x"
+    assert list(web.arguments) == [
+        *("--foreground", "--readonly", "curl"),
+        *("url=https://h.example:8443/b/disk0.qcow2", "protocols=https"),
+    ]
 
 
-def test_its_bytes_are_looked_at_as_they_are() -> None:
-    pinned = json.loads(parse("https://h/x", SCHEMES).bytes_only().removeprefix("json:"))
-    assert pinned["driver"] == "raw"
-    assert pinned["file"]["driver"] == "https"
+def test_an_address_is_passed_on_as_it_is_written() -> None:
+    assert "url=http://h/a@b%20c?v=1" in image("HTTP://h/a@b%20c?v=1#part").arguments
+    assert "url=https://[fe80::1]:1/x" in image("https://[fe80::1]:1/x").arguments
 
 
-def test_a_timeout_is_one_that_qemu_takes() -> None:
-    for seconds, told in ((0.1, 1), (1.5, 2), (1e9, 10_000), (math.inf, 10_000)):
-        assert graph("http://h/x", timeout=seconds)["file"]["timeout"] == told
+def test_how_a_web_server_is_asked() -> None:
+    for seconds, told in ((0.1, 1), (1.5, 2), (60, 60)):
+        assert f"timeout={told}" in image("http://h/x", WebOptions(timeout=seconds)).arguments
+    assert "sslverify=false" in image("https://h/x", WebOptions(tls_verify=False)).arguments
+    ca = WebOptions(tls_ca=Path("/etc/ca.pem"))
+    assert "cainfo=/etc/ca.pem" in image("https://h/x", ca).arguments
 
 
-def test_a_password_is_not_in_the_graph() -> None:
-    remote = parse("https://us%40er:p%3Aw@h/x?token=t", SCHEMES)
-    assert remote.secret is not None
-    name, password = remote.secret
-    assert password == "p:w"
-    node = json.loads(remote.blockdev().removeprefix("json:"))["file"]
-    assert node["username"] == "us@er"
-    assert node["password-secret"] == name
-    assert node["url"] == "https://h/x?token=t"
-    assert "p:w" not in remote.blockdev()
-    assert "p%3Aw" not in remote.blockdev()
+def test_a_password_is_not_among_the_arguments() -> None:
+    web = image("https://us%40er:p%3Aw@h/x?token=t")
+    assert web.password == "p:w"
+    assert "user=us@er" in web.arguments
+    assert "password=-{secret}" in web.arguments
+    assert "url=https://h/x?token=t" in web.arguments
+    assert not any("p:w" in each or "p%3Aw" in each for each in web.arguments)
 
 
 def test_an_nbd_server_gives_a_raw_disk() -> None:
@@ -177,8 +181,10 @@ def test_paths_are_no_uris() -> None:
     assert DiskRecord(1, "b", 0, "NBD+Unix:///x").scheme == "nbd+unix"
 
 
-def test_what_qemu_says_is_explained() -> None:
-    remote = parse("https://h/x?sig=secret", SCHEMES)
-    assert "qemu-block-extra" in remote.explain("Unknown driver 'https'")
-    assert remote.explain("cannot get /x?sig=secret") == "cannot get /x?***"
-    assert "qemu-block-rbd" in parse("rbd:p/i", SCHEMES).explain("x: Unknown driver 'rbd'")
+def test_what_servers_say_is_explained() -> None:
+    web = image("https://h/x?sig=secret")
+    assert "nbdkit-curl-plugin" in web.explain("nbdkit: error: cannot open plugin 'curl': ...")
+    assert web.explain("cannot get /x?sig=secret") == "cannot get /x?***"
+    disk = parse("rbd:p/i", SCHEMES)
+    assert "qemu-block-rbd" in disk.explain("x: Unknown driver 'rbd'")
+    assert disk.explain("other") == "other"
