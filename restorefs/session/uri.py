@@ -3,8 +3,8 @@
 Owns which schemes there are, what each of them names, and how its server is asked: every option
 one by one, never a URI for qemu to interpret. Web servers (http, https) give the file of a qcow2
 image, as a repository does; NBD servers and Ceph (nbd, nbd+unix, rbd) give the disk itself, which
-is raw: no format is ever looked for. Must not know about processes. Pure functions. No error repeats
-a URI: whoever tells of it knows what may be shown.
+is raw: no format is ever looked for. Must not know about processes. Pure functions. No error
+repeats a URI: whoever tells of it knows what may be shown.
 
 Web servers are asked by nbdkit, as qemu's own driver is not fit for it: of several reads at once
 some are never answered (seen with 7.2), and it trusts the system's authorities alone.

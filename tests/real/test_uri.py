@@ -22,7 +22,7 @@ from restorefs.errors import AttachTimeoutError, KeyNeededError, RestoreError, S
 from restorefs.session.pool import Pool
 from restorefs.session.uri import WebOptions
 from tests.real.attached import disk_content, qcow2, running_pool, servers, until
-from tests.tools import require, run
+from tests.tools import require, run, wait_until
 from tests.web import WebServer, make_certificate, silent_server, web_server
 
 CONTENT = disk_content(3 << 20)
@@ -68,6 +68,7 @@ def nbd_server(image: Path, export: str) -> Iterator[Path]:
 @contextmanager
 def ending(pidfile: Path) -> Iterator[None]:
     """End a server that is no child of ours afterwards."""
+    wait_until(lambda: pidfile.exists() and pidfile.read_text().endswith("\n"), "it has started")
     server = os.pidfd_open(int(pidfile.read_text()))
     try:
         yield
@@ -199,7 +200,7 @@ def encrypted(folder: Path) -> Path:
     image = folder / "image.qcow2"
     run(
         *("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=secret"),
-        *("-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", image, "1M"),
+        *("-o", "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200", image, "1M"),
     )
     return image
 
