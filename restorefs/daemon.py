@@ -130,7 +130,8 @@ async def _serve(
                     await services.start(pool.run, name="pool")
                     await services.start(serve_unix, app, instance_dir / "control.sock")
                     services.start_soon(refresher.run, name="catalog")
-                    listening.start_soon(_obey_signals, mount, services.cancel_scope, refresher)
+                    # Before anybody is told that we are ready: a SIGHUP would end us.
+                    await listening.start(_obey_signals, mount, services.cancel_scope, refresher)
                     await mount.serve(mounted)
                     _notify_systemd("STOPPING=1")
                     services.cancel_scope.cancel()
@@ -141,12 +142,18 @@ async def _serve(
     log.info("unmounted %s", settings.mountpoint)
 
 
-async def _obey_signals(mount: Mount, services: trio.CancelScope, refresher: Refresher) -> None:
+async def _obey_signals(
+    mount: Mount,
+    services: trio.CancelScope,
+    refresher: Refresher,
+    task_status: trio.TaskStatus[None],
+) -> None:
     """End the services at the first signal, and hurry at the second. Listens until cancelled, so
     that no signal interrupts what is still to be tidied up; after that, none means anything."""
     for each in _SIGNALS:  # what the receiver puts back when it closes
         signal.signal(each, signal.SIG_IGN)
     with trio.open_signal_receiver(*_SIGNALS) as signals:
+        task_status.started()
         async for number in signals:
             if number == signal.SIGHUP:
                 refresher.wake()
