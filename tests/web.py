@@ -10,7 +10,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TypeAlias
@@ -38,11 +38,18 @@ class WebServer(ThreadingHTTPServer):
         self.requests: list[tuple[str, str]] = []
         self.answers = threading.Event()
         self.answers.set()
+        self._open: list[socket.socket] = []
         self.scheme = "http" if certificate is None else "https"
         self._context: ssl.SSLContext | None = None
         if certificate is not None:
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+
+    def hang_up(self) -> None:
+        """End the connections that are open: a client may keep one for its next request."""
+        for connection in self._open:
+            with suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     @property
     def port(self) -> int:
@@ -56,6 +63,7 @@ class WebServer(ThreadingHTTPServer):
         try:
             if self._context is not None:
                 request = self._context.wrap_socket(request, server_side=True)
+            self._open.append(request)
             with request:
                 _Handler(request, address, self)
         except OSError:  # it was not content with our certificate, or was killed
@@ -131,6 +139,7 @@ def web_server(certificate: Path | None = None) -> Iterator[WebServer]:
         server.answers.set()
         server.shutdown()
         thread.join()
+        server.hang_up()
         server.server_close()
 
 
