@@ -70,6 +70,11 @@ class Settings:
     noexec: bool = False
     user: str | None = None
     source: str = "restorefs"
+    allow_schemes: tuple[str, ...] = ()
+    tls_verify: bool = True
+    tls_ca: Path | None = None
+    vms: tuple[str, ...] = ()
+    host_name: str | None = None
     runtime_dir: Path = field(default_factory=default_runtime_dir)
 
     @property

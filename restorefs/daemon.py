@@ -36,6 +36,7 @@ from restorefs.guestfs.base import GuestOptions
 from restorefs.rights import Rights
 from restorefs.session.ledger import Ledger
 from restorefs.session.pool import Pool, PoolSettings
+from restorefs.session.uri import WebOptions
 from restorefs.tree.presentation import Presentation, Profile
 from restorefs.tree.refresh import Refresher
 from restorefs.tree.tree import Tree
@@ -98,6 +99,10 @@ async def _serve(
         attach_timeout=settings.bounded(settings.attach_timeout),
         read_timeout=settings.bounded(settings.read_timeout),
         guest_options=GuestOptions(settings.show_system_files, settings.oem_codepage),
+        schemes=settings.allow_schemes,
+        web=WebOptions(
+            settings.tls_verify, settings.tls_ca, settings.bounded(settings.read_timeout)
+        ),
     )
     pool = Pool(
         pool_settings,
@@ -106,7 +111,7 @@ async def _serve(
         siblings=lambda record: tree.siblings(record),
     )
     tree = Tree(pool, _presentation(settings), started_ns=time.time_ns())
-    refresher = Refresher(catalog, tree, pool)
+    refresher = Refresher(catalog, tree, pool, settings.vms)
     await refresher.load()
     settings.check_outside(tree.namespace.image_folders())
     left = await trio.to_thread.run_sync(catalog.recover)
@@ -190,11 +195,13 @@ def _open_catalog(settings: Settings) -> Catalog:
     if settings.images is not None:
         return open_folder(settings.images)
     assert settings.catalog_url is not None
-    return open_catalog(settings.catalog_url)
+    return open_catalog(settings.catalog_url, settings.host_name)
 
 
 def _shown(settings: Settings) -> str:
     """Say what would be shown, to somebody who sees nothing."""
+    if settings.vms:
+        return f"only machines whose names match {', '.join(settings.vms)} are shown"
     if settings.images is not None:
         return "images are found as BACKUP/disk0.qcow2 and the like, see `restorefs scan --help`"
     return "only disks with the status `completed` are shown"

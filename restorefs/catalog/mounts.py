@@ -1,15 +1,17 @@
 """The rows of restore_mounts: which disks are attached, and by whom.
 
 Owns that table's content. A daemon touches only its own rows, known by host, process number and
-start of the process, and those of a process of this host that has ended. Another's row stays:
-uk_backup_disk allows one row per disk, and it tells the truth (the disk is attached there). Two
-machines of the same name would take each other's processes for ended ones.
+start of the process, and those of a process of this host that has ended. Each daemon that has
+attached a disk has a row of its own. Only the table that the product made allows one for a disk:
+there another's stays, and tells the truth (the disk is attached there). Two machines of the same
+name would take each other's processes for ended ones.
 
 Must not know the product's tables. Concurrency: every function is part of the caller's transaction.
 """
 
 import logging
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Self, TypeAlias
 
@@ -46,12 +48,15 @@ _ATTACHED = "mounted"
 class Mounts:
     """restore_mounts, as this process writes it."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(
+        self, table: Table, host: str | None = None, *, one_for_each_disk: bool = False
+    ) -> None:
         self._table = table
-        self._owner = Owner.of_this_process()
+        self._one_for_each_disk = one_for_each_disk
+        self._owner = Owner.of_this_process(host)
 
     @classmethod
-    def find(cls, connection: Connection, url: URL) -> Self:
+    def find(cls, connection: Connection, url: URL, host: str | None = None) -> Self:
         """Look at the table as it is: the product may have made it, with types of its own.
 
         Raises CatalogError when the table or one of its columns is missing, saying what to do.
@@ -69,7 +74,8 @@ class Mounts:
                 f"{describe(url)}: the table {MOUNTS} has no {', '.join(missing)}; run "
                 "`restorefs catalog migrate`"
             )
-        return cls(table)
+        keys = [key["column_names"] for key in inspect(connection).get_unique_constraints(MOUNTS)]
+        return cls(table, host, one_for_each_disk=["backup_disk_id"] in keys)
 
     def crashed(self, connection: Connection) -> list[Owner]:
         """Return the processes of this host that have rows and have ended."""
@@ -80,34 +86,39 @@ class Mounts:
             .distinct()
         )
         found = [_owner(row) for row in connection.execute(owners)]
-        return [owner for owner in found if owner is not None and owner.is_gone()]
+        # A database may take é for e.
+        ours = [owner for owner in found if owner is not None and owner.host == self._owner.host]
+        return [owner for owner in ours if owner.is_gone()]
 
     def drop_all(self, connection: Connection, owner: Owner) -> int:
         """Drop all rows of a process; return how many."""
         return connection.execute(delete(self._table).where(self._held_by(owner))).rowcount
 
     def put(self, connection: Connection, record: AttachRecord) -> None:
-        """Write a disk's row, unless it is another daemon's.
+        """Write this process's row of a disk, unless only one is allowed and is another daemon's.
 
         An IntegrityError means that another daemon was faster, or that the disk is not in the
         catalog any more.
         """
         table = self._table
-        row = self.row(connection, record.backup_disk_id)
+        rows = self.rows(connection, record.backup_disk_id)
         values = self._values(record)
-        if row is None:
-            if not isinstance(table.c.id.type, Integer):  # a table that the product made
-                values["id"] = str(uuid.uuid4())
-            connection.execute(insert(table).values(values))
-        elif self._may_take(_owner(row)):
-            connection.execute(update(table).where(table.c.id == row.id).values(values))
-        else:
+        for row in rows:
+            if self.is_own(row) or self._is_left(_owner(row)):
+                connection.execute(update(table).where(table.c.id == row.id).values(values))
+                return
+        if rows and self._one_for_each_disk:
             leave(record.backup_disk_id)
+            return
+        if not isinstance(table.c.id.type, Integer):  # a table that the product made
+            values["id"] = str(uuid.uuid4())
+        connection.execute(insert(table).values(values))
 
-    def row(self, connection: Connection, backup_disk_id: int) -> _Row | None:
-        """Return a disk's row, whosever it is."""
+    def rows(self, connection: Connection, backup_disk_id: int) -> Sequence[_Row]:
+        """Return a disk's rows, our own first."""
         of_disk = select(self._table).where(self._table.c.backup_disk_id == backup_disk_id)
-        return connection.execute(of_disk).first()
+        found = connection.execute(of_disk.order_by(self._table.c.id)).all()
+        return sorted(found, key=lambda row: not self.is_own(row))
 
     def is_own(self, row: _Row) -> bool:
         """Say whether a row is this process's."""
@@ -126,11 +137,9 @@ class Mounts:
             columns.pid_start == owner.pid_start,
         )
 
-    def _may_take(self, owner: Owner | None) -> bool:
-        """Say whether a row is ours, or of a process of this host that has ended."""
-        if owner is None or owner.host != self._owner.host:
-            return False
-        return owner == self._owner or owner.is_gone()
+    def _is_left(self, owner: Owner | None) -> bool:
+        """Say whether a row is of a process of this host that has ended."""
+        return owner is not None and owner.host == self._owner.host and owner.is_gone()
 
     def _values(self, record: AttachRecord) -> dict[str, Any]:
         columns = self._table.c

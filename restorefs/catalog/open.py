@@ -10,15 +10,16 @@ from restorefs.catalog.base import Catalog
 from restorefs.catalog.folder import FolderCatalog
 
 
-def open_catalog(url: str) -> Catalog:
+def open_catalog(url: str, host: str | None = None) -> Catalog:
     """Open sqlite:////path/to/catalog.db or mysql+pymysql://user:password@host/database.
 
-    Raises ConfigError for a URL that is not understood; CatalogError when the database cannot be
-    reached or its tables are missing, saying what to do.
+    `host` is the name that our attach records have, if not this machine's. Raises ConfigError for
+    a URL that is not understood; CatalogError when the database cannot be reached or its tables are
+    missing, saying what to do.
     """
     from restorefs.catalog.sql import SqlCatalog
 
-    return SqlCatalog.open(url)
+    return SqlCatalog.open(url, host)
 
 
 def open_folder(root: Path) -> Catalog:

@@ -15,19 +15,20 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """A process: its host's name, its number, and when it began."""
+    """A process: its host's name, its number, and when it began. Hosts whose process numbers are
+    not the same ones have different names."""
 
     host: str
     pid: int
     pid_start: str
 
     @classmethod
-    def of_this_process(cls) -> Self:
-        """Return the identity of the calling process."""
+    def of_this_process(cls, host: str | None = None) -> Self:
+        """Return the identity of the calling process, on a host of that name, if not ours."""
         pid = os.getpid()
         start = process_start(pid)
         assert start is not None  # we are running
-        return cls(socket.gethostname(), pid, start)
+        return cls(host or socket.gethostname(), pid, start)
 
     def is_gone(self) -> bool:
         """Say whether this process, one of this host, has ended.

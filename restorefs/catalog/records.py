@@ -3,11 +3,14 @@
 Owns the records that the layers above share. Must not know where they come from.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +27,21 @@ class DiskRecord:
     status: str = "completed"
 
     @property
+    def scheme(self) -> str | None:
+        """The scheme of a URI, in lower case; None where `qcow2_path` is the path of a file."""
+        match = _SCHEME.match(self.qcow2_path)
+        return match[1].lower() if match else None
+
+    @property
     def path(self) -> Path:
-        """The image's file. Not kept: a catalog has very many disks, and few of them are used."""
+        """The image's file, where it is none of a URI's. Not kept: a catalog has very many disks,
+        and few of them are used."""
         return Path(self.qcow2_path)
+
+    @property
+    def shown_path(self) -> str:
+        """`qcow2_path` for people: without what a URI may hold that lets one in."""
+        return self.qcow2_path if self.scheme is None else redacted(self.qcow2_path)
 
     @property
     def generation(self) -> int:
@@ -59,3 +74,22 @@ class AttachRecord:
     created_at: datetime
     last_accessed_at: datetime
     expires_at: datetime | None
+
+
+def redacted(uri: str) -> str:
+    """Return a URI without user and password, query, and the key of a Ceph image; what is not
+    well-formed rather loses too much."""
+    scheme, _, rest = uri.partition(":")
+    if scheme.lower() == "rbd":
+        return f"{scheme}:" + re.sub(r"(?is)(key[^=:]*=).*", r"\1***", rest)
+    authority = re.match(r"//([^/?#]*)", rest)
+    if authority is None:
+        return f"{scheme}:***"
+    _, at, host = authority[1].rpartition("@")
+    port = host[host.find("]") + 1 :].partition(":")[2]
+    if port and not port.isdecimal():
+        return f"{scheme}://***"  # where does the password end?
+    path, question, query = rest[authority.end() :].partition("?")
+    if not scheme.lower().startswith("nbd"):  # whose query is the path of a socket
+        query = query and "***"
+    return f"{scheme}://{'***@' if at else ''}{host}{path}{question}{query}"

@@ -97,8 +97,8 @@ class SqlCatalog(Catalog):
         self._checksum: tuple[object, ...] | None = None
 
     @classmethod
-    def open(cls, url: str) -> Self:
-        """Connect and check that the tables are there.
+    def open(cls, url: str, host: str | None = None) -> Self:
+        """Connect and check that the tables are there. `host`: see Owner.
 
         Raises ConfigError for a URL that is not understood, CatalogError when the database cannot
         be reached or lacks a table or column, saying what to do.
@@ -108,7 +108,7 @@ class SqlCatalog(Catalog):
         try:
             with reading(engine, parsed) as connection:
                 check_product_tables(connection, parsed)
-                mounts = Mounts.find(connection, parsed)
+                mounts = Mounts.find(connection, parsed, host)
         except BaseException:
             engine.dispose()
             raise
@@ -147,7 +147,7 @@ class SqlCatalog(Catalog):
             return sum(self._mounts.drop_all(connection, owner) for owner in crashed)
 
     def record_attach(self, record: AttachRecord) -> None:
-        """Note that a disk is attached; leaves another daemon's row of this disk as it is.
+        """Note that a disk is attached; another daemon's row of this disk stays as it is.
 
         Raises CatalogError, also when the disk is no longer in the catalog.
         """
@@ -158,7 +158,7 @@ class SqlCatalog(Catalog):
             if not isinstance(error.__cause__, IntegrityError):
                 raise
             with reading(self._engine, self._url) as connection:
-                if self._mounts.row(connection, record.backup_disk_id) is None:
+                if not self._mounts.rows(connection, record.backup_disk_id):
                     raise
             leave(record.backup_disk_id)
 
@@ -170,8 +170,8 @@ class SqlCatalog(Catalog):
     def forget_attach(self, backup_disk_id: int) -> None:
         """Note that a disk was let go; another daemon's row stays. Raises CatalogError."""
         with reading(self._engine, self._url) as connection:
-            row = self._mounts.row(connection, backup_disk_id)
-        if row is not None and self._mounts.is_own(row):
+            rows = self._mounts.rows(connection, backup_disk_id)
+        if rows and self._mounts.is_own(rows[0]):
             with writing(self._engine, self._url) as connection:
                 self._mounts.drop(connection, backup_disk_id)
 

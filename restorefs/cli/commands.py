@@ -17,6 +17,7 @@ from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Names, Siz
 from restorefs.cli.text import READY, PrintableFormatter, printable
 from restorefs.config import PROFILES, Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
+from restorefs.session.uri import SCHEMES
 
 if TYPE_CHECKING:
     from restorefs.cli.client import DaemonClient
@@ -167,6 +168,40 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     metavar="NAME,...",
     help="Programs that may not look inside disks, such as updatedb,tracker-miner-fs: they would"
     " attach every one.",
+)
+@click.option(
+    "--vm",
+    "vms",
+    metavar="PATTERN",
+    multiple=True,
+    help="Show only backups of VMs with such a name, as in 'db-*'; repeatable.",
+)
+@click.option(
+    "--allow-scheme",
+    "allow_schemes",
+    type=click.Choice(SCHEMES),
+    multiple=True,
+    help="Follow URIs of this kind in the catalog, as well as paths; repeatable.",
+)
+@click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True),
+    help="A file with the authorities to trust for https, instead of the system's.",
+)
+@click.option(
+    "--no-tls-verify",
+    "tls_verify",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Do not check the certificates of https servers.",
+)
+@click.option(
+    "--host-name",
+    metavar="NAME",
+    envvar="RESTOREFS_HOST_NAME",
+    help="What attach records call this machine; daemons that do not see each other's processes"
+    " need different ones. [default: its own name] [env: RESTOREFS_HOST_NAME]",
 )
 @click.option(
     "--cache-size", type=Size(), default="256M", show_default=True, help="Memory for what was read."

@@ -19,6 +19,7 @@ from restorefs.errors import RestoreError
 from restorefs.fuse import packer
 from restorefs.guestfs.decoders import DECODERS
 from restorefs.session.qcow2 import inspect_chain
+from restorefs.session.uri import SCHEMES, parse
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ def no_images(folder: Path) -> Iterator[Finding]:
 def image(record: DiskRecord, repositories: tuple[Path, ...]) -> Finding:
     """Examine a disk's image and its whole backing chain, every cluster's place included."""
     subject = f"{record.backup_id}/disk{record.disk_index}"
+    if record.scheme is not None:
+        return _uri(subject, record)
     path = record.path
     try:
         chain = inspect_chain(path, repositories or (path.parent,), deep=True)
@@ -62,6 +65,16 @@ def image(record: DiskRecord, repositories: tuple[Path, ...]) -> Finding:
         return Finding(subject, False, str(error), f"look at {path}")
     count = len(chain.images)
     return Finding(subject, True, f"{path}, {count} image{'s' if count > 1 else ''} in its chain")
+
+
+def _uri(subject: str, record: DiskRecord) -> Finding:
+    """Say whether a URI can be understood; no server is asked."""
+    try:
+        parse(record.qcow2_path, SCHEMES)
+    except RestoreError as error:
+        return Finding(subject, False, f"{record.shown_path}: {error}", "correct the catalog")
+    needs = f"a mount follows it with --allow-scheme {record.scheme}"
+    return Finding(subject, True, f"{record.shown_path}, not examined; {needs}")
 
 
 def _program(name: str, advice: str) -> Finding:

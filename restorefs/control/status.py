@@ -94,7 +94,7 @@ def describe_disk(
         "disk_index": record.disk_index,
         "vmware_disk_key": record.vmware_disk_key,
         "size_gb": record.size_gb,
-        "qcow2_path": record.qcow2_path,
+        "qcow2_path": record.shown_path,
         "status": record.status,
         "error": failure.reason if failure else None,
     }

@@ -112,6 +112,8 @@ class Mount:
             handlers = Operations(self._tree, self._denied).handlers
             self._server = Server(fd, handlers, self._request_timeout)
             ready()
+            if self._stopping:  # it was asked for before there was a server
+                self._server.stop()
             await self._server.run()
         if _mounted(self._mountpoint) is not None:
             raise StorageError(f"{self._mountpoint} could not be unmounted: unmount it by hand")

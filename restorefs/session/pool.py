@@ -48,6 +48,8 @@ from restorefs.session.ledger import Ledger
 from restorefs.session.once import Once
 from restorefs.session.qcow2 import inspect_chain
 from restorefs.session.qemu_nbd import QemuNbd
+from restorefs.session.remote import Served, serve_image
+from restorefs.session.uri import DEFAULT_WEB, RawDisk, WebOptions, parse
 from restorefs.volumes.registry import read_table
 
 log = logging.getLogger(__name__)
@@ -68,7 +70,8 @@ _NOTED = (*_UNREAD, StorageError, DamagedError, AttachTimeoutError)
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
     """`repositories`: folders that images must lie in; empty: the catalogued file's own folder.
-    Times in seconds; an idle_timeout of 0 keeps disks attached."""
+    `schemes`: those of URIs that may be followed. Times in seconds; an idle_timeout of 0 keeps
+    disks attached."""
 
     runtime_dir: Path
     repositories: Sequence[Path] = ()
@@ -77,6 +80,8 @@ class PoolSettings:
     attach_timeout: float = 20.0
     read_timeout: float = 60.0
     guest_options: GuestOptions = DEFAULT_OPTIONS
+    schemes: Sequence[str] = ()
+    web: WebOptions = DEFAULT_WEB
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,14 +232,14 @@ class Pool:
             log.info(
                 "attached %s (%s) in %.0f ms for %s: %s",
                 _name(record),
-                record.qcow2_path,
+                record.shown_path,
                 (trio.current_time() - began) * 1000,
                 asker or "the API",
                 disk.filesystems or "nothing recognised",
             )
             return disk
         raise AttachTimeoutError(
-            f"{_name(record)}: attaching {record.qcow2_path} took more than"
+            f"{_name(record)}: attaching {record.shown_path} took more than"
             f" {self.settings.attach_timeout:g} s; its storage is slow or does not answer"
         )
 
@@ -252,35 +257,23 @@ class Pool:
         await self._let_go(min(idle, key=_last_access), "its slot is needed")
 
     async def _start(self, record: DiskRecord) -> AttachedDisk:
-        """Inspect the chain, start qemu-nbd, connect, and look at what is on the disk."""
+        """Have the disk served, and look at what is on it."""
         assert self._nursery is not None
         name = _name(record)
-        blockdev = await self._inspect(record)
-        socket = self.settings.runtime_dir / f"disk{record.id}-{next(self._sockets)}.sock"
-        server = QemuNbd.start(blockdev, socket)
-        transport = None
+        served = await self._serve(record)
         try:
-            try:
-                transport = await NbdTransport.connect(
-                    server.socket_path, name, self.settings.read_timeout
-                )
-            except StorageError as error:
-                raise StorageError(server.reason() or str(error)) from None
-            self._nursery.start_soon(transport.run, name=f"nbd {name}")
-            device = CachedDisk(self.cache, transport)
+            device = CachedDisk(self.cache, served.transport)
             table = await read_table(device)
             contents = {volume.index: Content(volume) for volume in table.volumes}
             await identify_all(contents.values())
             members = await read_members(contents)
         except BaseException:
-            if transport is not None:
-                transport.close(StorageError(f"{name}: not attached"))
-            await server.stop()
+            await served.end()
             raise
         disk = AttachedDisk(
             record,
-            server,
-            transport,
+            served.server,
+            served.transport,
             device,
             table,
             contents,
@@ -291,6 +284,53 @@ class Pool:
         )
         self._nursery.start_soon(self._watch, disk, name=f"watch {name}")
         return disk
+
+    async def _serve(self, record: DiskRecord) -> Served:
+        """Start the server of what the record names, after a look at that. The caller ends it."""
+        if record.scheme is None:
+            return await self._serve_raw(record, await self._inspect(record))
+        try:
+            remote = parse(record.qcow2_path, self.settings.schemes, self.settings.web)
+            try:
+                if isinstance(remote, RawDisk):
+                    return await self._serve_raw(record, remote.blockdev())
+                return await serve_image(
+                    remote,
+                    functools.partial(self._socket, record),
+                    functools.partial(self._connect, record),
+                    *(self.cache, self._threads, record.shown_path),
+                )
+            except StorageError as error:
+                raise type(error)(remote.explain(str(error))) from None
+        except RestoreError as error:
+            text = str(error).removeprefix(f"{_name(record)}: ")
+            shown = record.shown_path
+            raise type(error)(text if shown in text else f"{shown}: {text}") from None
+
+    async def _serve_raw(self, record: DiskRecord, blockdev: str) -> Served:
+        shown = None if record.scheme is None else record.shown_path
+        server = QemuNbd.start(blockdev, self._socket(record), shown=shown)
+        try:
+            return Served(server, await self._connect(record, server))
+        except BaseException:
+            await server.stop()
+            raise
+
+    def _socket(self, record: DiskRecord) -> Path:
+        return self.settings.runtime_dir / f"disk{record.id}-{next(self._sockets)}.sock"
+
+    async def _connect(self, record: DiskRecord, server: QemuNbd) -> NbdTransport:
+        """Connect to a server. Raises StorageError with what it said."""
+        assert self._nursery is not None
+        name = _name(record)
+        try:
+            transport = await NbdTransport.connect(
+                server.socket_path, name, self.settings.read_timeout
+            )
+        except StorageError as error:
+            raise StorageError(server.reason() or str(error)) from None
+        self._nursery.start_soon(transport.run, name=f"nbd {name}")
+        return transport
 
     # --- volumes across disks -----------------------------------------------------------------
 

@@ -74,8 +74,9 @@ class Namespace:
         return self._nodes.get(node)
 
     def image_folders(self) -> set[str]:
-        """Return the folders of all images."""
-        return {os.path.dirname(disk.qcow2_path) for disk in self.disks.values()}  # noqa: PTH120
+        """Return the folders of all images that are files."""
+        files = (disk.qcow2_path for disk in self.disks.values() if disk.scheme is None)
+        return {os.path.dirname(path) for path in files}  # noqa: PTH120
 
     def changes_since(self, before: "Namespace") -> "Changes":
         """Say what whoever has seen `before` must not believe any more. New names are no change:

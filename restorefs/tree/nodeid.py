@@ -8,13 +8,14 @@ keeps in its handle:
     bit 63 clear     21 bits backup_disks.id | 6 bits volume | 36 bits guest inode
 
 Guest inode 0, which no file system uses, is the volume's own folder, whatever its root is numbered.
-What does not fit gets a number from a table in memory under volume index 63; such ids do not
-survive a restart of the daemon. So do the files of a disk whose id came to mean another disk while
-we run: whoever still has the old ones must not be shown other content. Must not know what the nodes
-are.
+What does not fit gets a number from a table in memory under volume index 63, which begins anywhere:
+such ids do not survive a restart of the daemon, and mean nothing to another one. So do the files of
+a disk whose id came to mean another disk while we run: whoever still has the old ones must not be
+shown other content. Must not know what the nodes are.
 """
 
 import itertools
+import secrets
 from hashlib import blake2b
 from typing import NamedTuple, NewType
 
@@ -57,7 +58,8 @@ class NodeIds:
     def __init__(self) -> None:
         self._table: dict[GuestNode, NodeId] = {}
         self._by_number: dict[int, GuestNode] = {}
-        self._numbers = itertools.count(1)
+        # Another daemon, or this one before, may have given numbers to other files.
+        self._numbers = itertools.count(1 + secrets.randbelow(MAX_INODE >> 1))
         self._retired: set[int] = set()
 
     def base(self, disk_id: int, volume: int) -> int | None:

@@ -7,6 +7,7 @@ served while the catalog is down. Must not know what kind of catalog it is.
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import NamedTuple, TypeAlias
 
 import trio
@@ -35,12 +36,14 @@ class Difference(NamedTuple):
 class Refresher:
     """Loads the catalog into a tree, now and then."""
 
-    def __init__(self, catalog: Catalog, tree: Tree, pool: Pool) -> None:
+    def __init__(self, catalog: Catalog, tree: Tree, pool: Pool, vms: Sequence[str] = ()) -> None:
+        """vms: show only backups of machines whose names match one of these; empty: all."""
         self.catalog_name = catalog.describe()
         self.error: str | None = None
         self._catalog = catalog
         self._tree = tree
         self._pool = pool
+        self._vms = vms
         self._known: Sequence[BackupRecord] | None = None
         self._started_ns = time.time_ns()
         self._woken = trio.Event()
@@ -80,8 +83,13 @@ class Refresher:
     def _compare(
         self, backups: Sequence[BackupRecord], before: Namespace
     ) -> tuple[Namespace, Changes]:
-        namespace = Namespace(backups, self._started_ns)
+        shown = [backup for backup in backups if self._is_shown(backup)]
+        namespace = Namespace(shown, self._started_ns)
         return namespace, namespace.changes_since(before)
+
+    def _is_shown(self, backup: BackupRecord) -> bool:
+        names = self._vms
+        return not names or any(fnmatchcase(backup.vm_name, pattern) for pattern in names)
 
     def wake(self) -> None:
         """Ask the catalog at once."""

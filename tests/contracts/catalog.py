@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pytest
 from sqlalchemy import Engine, event, text
 
 from restorefs.catalog.base import Catalog
+from restorefs.catalog.open import open_catalog
 from restorefs.catalog.records import AttachRecord, DiskRecord
 from restorefs.errors import CatalogError
 
@@ -413,14 +414,9 @@ class SqlCatalogContract(CatalogContract):
             assert database.mounts() == []
             assert catalog.recover() == 0
 
-    def test_the_row_of_a_living_daemon_stays(
-        self,
-        catalog: Catalog,
-        database: Database,
-        url: str,
-        caplog: pytest.LogCaptureFixture,
+    def test_each_daemon_has_a_row_of_its_own(
+        self, catalog: Catalog, database: Database, url: str
     ) -> None:
-        caplog.set_level(logging.INFO, "restorefs")
         disk = first_disk(catalog)
         with other_daemon(url, disk.id) as daemon:
             theirs = database.mounts()
@@ -428,16 +424,42 @@ class SqlCatalogContract(CatalogContract):
             assert catalog.recover() == 0
             catalog.record_attach(attach_record(disk))
             catalog.touch_attach(attach_record(disk))
+            assert {row["pid"] for row in database.mounts()} == {daemon.pid, os.getpid()}
             catalog.forget_attach(disk.id)
             assert database.mounts() == theirs
-            assert f"disk {disk.id} is recorded as attached by another daemon" in caplog.text
-            assert {r.levelno for r in caplog.records if r.name.startswith("restorefs")} == {
-                logging.INFO
-            }
             daemon.kill()
             daemon.wait()
             catalog.touch_attach(attach_record(disk))
             assert [row["pid"] for row in database.mounts()] == [os.getpid()]
+
+    def test_each_host_has_a_row_and_cleans_its_own(
+        self, catalog: Catalog, database: Database, url: str
+    ) -> None:
+        disk = first_disk(catalog)
+        with closing(open_catalog(url, "other.example")) as other:
+            for each in (catalog, other, catalog, other):
+                each.record_attach(attach_record(disk))
+            hosts = sorted(row["host"] for row in database.mounts())
+            assert hosts == sorted([socket.gethostname(), "other.example"])
+            # As after a crash: the processes of both are gone.
+            database("UPDATE restore_mounts SET pid_start = 'another boot/17'")
+            assert other.recover() == 1
+            assert [row["host"] for row in database.mounts()] == [socket.gethostname()]
+            assert other.recover() == 0
+            other.record_attach(attach_record(disk))
+            assert catalog.recover() == 1
+            assert [row["host"] for row in database.mounts()] == ["other.example"]
+            catalog.forget_attach(disk.id)
+            assert [row["host"] for row in database.mounts()] == ["other.example"]
+
+    def test_names_that_a_database_takes_for_ours_are_others(
+        self, catalog: Catalog, database: Database, url: str
+    ) -> None:
+        with closing(open_catalog(url, "node-\u00e9")) as other:
+            other.record_attach(attach_record(first_disk(catalog)))
+        database("UPDATE restore_mounts SET pid_start = 'another boot/17'")
+        with closing(open_catalog(url, "node-e")) as ours:
+            assert ours.recover() == 0
 
     def test_a_process_number_that_is_used_again_is_not_the_crashed_daemon(
         self, catalog: Catalog, database: Database
@@ -463,6 +485,7 @@ class SqlCatalogContract(CatalogContract):
         theirs = database.mounts()
         assert catalog.recover() == 0
         catalog.record_attach(attach_record(disk))
+        assert [row for row in database.mounts() if row["pid"] != os.getpid()] == theirs
         catalog.forget_attach(disk.id)
         assert database.mounts() == theirs
 

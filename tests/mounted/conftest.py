@@ -11,7 +11,7 @@ import pytest
 
 pytest.register_assert_rewrite("tests.mounted.daemon", "tests.mounted.disks")
 
-from tests.mariadb import mariadb  # noqa: E402
+from tests.mariadb import MariaDb, mariadb  # noqa: E402
 from tests.mounted.daemon import Daemon, Place, restorefs, served  # noqa: E402
 from tests.mounted.disks import Sample  # noqa: E402
 from tests.tools import require, unavailable  # noqa: E402
@@ -59,3 +59,36 @@ def catalog(sample: Sample, tmp_path: Path) -> Path:
     done = restorefs("scan", sample.repository, "--catalog", f"sqlite:///{path}")
     assert done.code == 0, done.err
     return path
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDb, sample: Sample) -> Iterator[str]:
+    """A catalog of the sample in MariaDB, as the backup product would have it."""
+    name = "mounted"
+    with mariadb.database(name) as url:
+        mariadb.execute(
+            "INSERT INTO vm_backup_contexts VALUES ('c1', 'web', 'r1'), ('c2', 'db', 'r1')",
+            database=name,
+        )
+        jobs = ((sample.full, "c1"), (sample.incremental, "c1"), (sample.other, "c2"))
+        for job, context in jobs:
+            mariadb.execute(
+                "INSERT INTO backup_jobs VALUES (%s, %s, 'completed', '2023-11-14 22:13:20')",
+                *(job, context),
+                database=name,
+            )
+        disks = [
+            *(f"{sample.full}/disk0", f"{sample.full}/disk1", f"{sample.other}/disk0"),
+            f"{sample.incremental}/disk0",
+        ]
+        for disk in disks:
+            mariadb.execute(
+                "INSERT INTO backup_disks (backup_job_id, disk_index, qcow2_path, status)"
+                " VALUES (%s, %s, %s, 'completed')",
+                *disk.split("/disk"),
+                str(sample.repository / f"{disk}.qcow2"),
+                database=name,
+            )
+        done = restorefs("catalog", "migrate", "--catalog", url)
+        assert done.code == 0, done.err
+        yield url

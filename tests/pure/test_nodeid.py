@@ -86,6 +86,16 @@ def test_what_does_not_fit_has_a_number_from_a_table(guest: GuestNode) -> None:
     assert NodeIds().decode(node) is None, "but not in another process"
 
 
+def test_a_number_from_a_table_is_no_other_files_in_another_process() -> None:
+    processes = [NodeIds() for _ in range(8)]
+    numbers = {
+        ids.encode(*guest)
+        for number, ids in enumerate(processes)
+        for guest in (TOO_LARGE if number % 2 else reversed(TOO_LARGE))
+    }
+    assert len(numbers) == len(processes) * len(TOO_LARGE)
+
+
 def test_numbers_of_the_table_are_no_files_own() -> None:
     ids = NodeIds()
     numbers = [ids.encode(*guest) for guest in TOO_LARGE]

@@ -25,6 +25,7 @@ from restorefs.session.ledger import Ledger
 from restorefs.session.pool import Pool, PoolSettings
 from restorefs.session.qcow2 import inspect_chain
 from restorefs.session.qemu_nbd import QemuNbd
+from restorefs.session.uri import DEFAULT_WEB, WebOptions
 from tests.tools import run
 
 _SECONDS = 60.0
@@ -48,11 +49,13 @@ async def ended(pidfd: int) -> None:
 
 
 def servers() -> Sequence[int]:
-    """Return the process ids of the qemu-nbd children that the loop's thread has."""
+    """Return the process ids of the qemu-nbd and nbdkit children that the loop's thread has."""
     found = []
     for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
         command = Path("/proc", pid, "cmdline").read_bytes()
-        if b"qemu-nbd" in command or not command:  # a zombie has no command line
+        if (
+            b"qemu-nbd" in command or b"nbdkit" in command or not command
+        ):  # a zombie has no command line
             found.append(int(pid))
     return found
 
@@ -181,6 +184,8 @@ async def running_pool(
     max_attached: int = 64,
     attach_timeout: float = 20.0,
     read_timeout: float = 60.0,
+    schemes: Sequence[str] = (),
+    web: WebOptions = DEFAULT_WEB,
     disks: Sequence[DiskRecord] = (),
 ) -> AsyncIterator[Pool]:
     """Run a pool; when it has ended, all of its servers, sockets and records are gone. disks: all
@@ -189,7 +194,9 @@ async def running_pool(
     ledger = Ledger(catalog, Path("/mnt/restore"), idle_timeout)
     with tempfile.TemporaryDirectory(prefix="restorefs-") as folder:
         settings = PoolSettings(
-            Path(folder), repositories, idle_timeout, max_attached, attach_timeout, read_timeout
+            *(Path(folder), repositories, idle_timeout, max_attached, attach_timeout, read_timeout),
+            schemes=schemes,
+            web=web,
         )
         pool = Pool(settings, BlockCache(0), ledger, lambda _: disks)
         async with trio.open_nursery() as writing:

@@ -24,7 +24,8 @@ from tests.contracts.catalog import (
 from tests.mariadb import PASSWORD, PRODUCT_MOUNTS, USER, MariaDb
 
 NAME = "sendense"
-MADE = ["made the table restore_mounts"]
+WIDENED = "let the table restore_mounts have a row for each daemon that has attached a disk"
+MADE = ["made the table restore_mounts", WIDENED]
 
 
 @pytest.fixture
@@ -142,7 +143,8 @@ def test_up_makes_the_table_as_the_product_describes_it(
     made = create_statement(mariadb)
     assert "PRIMARY KEY (`id`)" in made
     assert "`backup_disk_id` bigint(20) NOT NULL" in made
-    assert "UNIQUE KEY `uk_backup_disk` (`backup_disk_id`)" in made
+    assert "UNIQUE KEY `uk_restorefs_disk_daemon` (`backup_disk_id`,`host`,`pid`)" in made
+    assert "uk_backup_disk" not in made
     assert re.search(r"FOREIGN KEY .*REFERENCES `backup_disks` \(`id`\) ON DELETE CASCADE", made)
     assert "restorefs_schema" in tables(mariadb)
 
@@ -172,6 +174,28 @@ def test_down_leaves_no_trace(mariadb: MariaDb, url: str, database: Database) ->
     assert migrate(url, down=True) == ["dropped the table restore_mounts"]
     assert tables(mariadb) == before
     assert migrate(url, down=False) == MADE
+
+
+def test_a_table_of_the_first_revision_is_widened(
+    mariadb: MariaDb, url: str, database: Database
+) -> None:
+    migrate(url, down=False)
+    for change in (
+        "ALTER TABLE restore_mounts ADD UNIQUE KEY uk_backup_disk (backup_disk_id)",
+        "ALTER TABLE restore_mounts DROP KEY uk_restorefs_disk_daemon",
+        "UPDATE restorefs_schema SET version_num = '0001'",
+    ):
+        mariadb.execute(change, database=NAME)
+    with closing(open_catalog(url)) as ours, closing(open_catalog(url, "other")) as other:
+        ours.record_attach(attach_record(1))
+        other.record_attach(attach_record(1))  # not refused, and not recorded
+        (row,) = database.mounts()
+    assert migrate(url, down=False) == [WIDENED]
+    with closing(open_catalog(url, "other")) as other:
+        other.record_attach(attach_record(1))
+        assert database.mounts()[0] == row
+        assert [row["host"] for row in database.mounts()][1:] == ["other"]
+        assert migrate(url, down=True) == ["dropped the table restore_mounts"]
 
 
 def test_a_table_that_the_product_made_is_completed_and_given_back(

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from restorefs.errors import RestoreError, StorageError, UnsupportedError
-from restorefs.session.qcow2.file import ImageFile
+from restorefs.session.qcow2.file import ImageBytes, ImageFile
 from restorefs.session.qcow2.layout import MAGIC, Header, cluster_size_of, parse_header
 from restorefs.session.qcow2.truncation import check_whole
 
@@ -115,6 +115,22 @@ def inspect_chain(path: Path, repositories: Sequence[Path], *, deep: bool = Fals
     raise ChainError(f"{_shown(path)}: its backing chain has more than {_MAX_IMAGES} images")
 
 
+def check_alone(image: ImageBytes) -> None:
+    """Check that a qcow2 image that is no file can be served: it is whole, and needs nothing else.
+
+    Raises ChainError for one that refers to a backing or data file, and else as inspect_chain.
+    """
+    header = _read_header(image)
+    if header.backing_name is not None:
+        backing = _shown(os.fsdecode(header.backing_name))
+        raise ChainError(f"it has a backing file, {backing}; only images that are files may")
+    if header.external_data:
+        raise ChainError(
+            "its content lies in an external data file; only images that are files may"
+        )
+    check_whole(image, header, None, deep=False)
+
+
 def _inspect(
     file: ImageFile, header: Header, name: Path, folders: Sequence[str], *, deep: bool
 ) -> Image:
@@ -146,7 +162,7 @@ def _data_file(header: Header, name: Path, folders: Sequence[str]) -> Iterator[I
         yield data
 
 
-def _read_header(file: ImageFile) -> Header:
+def _read_header(file: ImageBytes) -> Header:
     start = file.read_upto(0, _SMALLEST_READ)
     cluster_size = cluster_size_of(start)
     if cluster_size > len(start):

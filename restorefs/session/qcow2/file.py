@@ -5,13 +5,42 @@ Owns opening and exact reads. Must not know what the bytes mean. Blocks: for a w
 
 import os
 import stat
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
 
 from restorefs.errors import StorageError
 
 
-class ImageFile:
+class ImageBytes(ABC):
+    """The bytes of an image, wherever they are. size: how many there are."""
+
+    size: int
+
+    @abstractmethod
+    def read_upto(self, offset: int, length: int) -> bytes:
+        """Return `length` bytes from `offset`, fewer only where the image ends. Raises OSError or
+        StorageError."""
+
+    def check_inside(self, offset: int, length: int, what: str) -> None:
+        """Raise StorageError unless the `length` bytes of `what` from `offset` lie in the file."""
+        if offset + length > self.size:
+            raise StorageError(
+                f"truncated: the file has {self.size} bytes, but {what} lies at bytes"
+                f" {offset} to {offset + length}"
+            )
+
+    def read(self, offset: int, length: int, what: str) -> bytes:
+        """Return exactly the `length` bytes of `what` from `offset`. Raises OSError, StorageError
+        when they do not lie in the file."""
+        self.check_inside(offset, length, what)
+        data = self.read_upto(offset, length)
+        if len(data) != length:
+            raise StorageError(f"short read of {what}: {len(data)} of {length} bytes")
+        return data
+
+
+class ImageFile(ImageBytes):
     """A regular file, opened read-only. Use as a context manager.
 
     identity: the same for two names of one file. size: in bytes.
@@ -30,25 +59,8 @@ class ImageFile:
         self.identity = (status.st_dev, status.st_ino)
 
     def read_upto(self, offset: int, length: int) -> bytes:
-        """Return `length` bytes from `offset`, fewer only where the file ends. Raises OSError."""
+        """Raises OSError."""
         return os.pread(self._fd, length, offset)
-
-    def check_inside(self, offset: int, length: int, what: str) -> None:
-        """Raise StorageError unless the `length` bytes of `what` from `offset` lie in the file."""
-        if offset + length > self.size:
-            raise StorageError(
-                f"truncated: the file has {self.size} bytes, but {what} lies at bytes"
-                f" {offset} to {offset + length}"
-            )
-
-    def read(self, offset: int, length: int, what: str) -> bytes:
-        """Return exactly the `length` bytes of `what` from `offset`. Raises OSError, StorageError
-        when they do not lie in the file."""
-        self.check_inside(offset, length, what)
-        data = self.read_upto(offset, length)
-        if len(data) != length:
-            raise StorageError(f"short read of {what}: {len(data)} of {length} bytes")
-        return data
 
     def __enter__(self) -> Self:
         return self

@@ -21,7 +21,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from restorefs.errors import StorageError
-from restorefs.session.qcow2.file import ImageFile
+from restorefs.session.qcow2.file import ImageBytes
 from restorefs.session.qcow2.layout import (
     COMPRESSED,
     COPIED,
@@ -39,7 +39,7 @@ _SNAPSHOT = struct.Struct(">12xHH20xI")  # lengths of ID and name, and of the ex
 _REFCOUNT_BLOCKS_TRIED = 16  # all-zero ones at the end are legal, but unusual
 
 
-def check_whole(file: ImageFile, header: Header, data: ImageFile | None, *, deep: bool) -> None:
+def check_whole(file: ImageBytes, header: Header, data: ImageBytes | None, *, deep: bool) -> None:
     """Raise StorageError unless all that the disk needs lies in `file`, or in the external file
     `data`; it names the first byte of the disk that is lost. `deep` does not rely on refcounts.
     """
@@ -72,7 +72,7 @@ class _Mapping:
     lost_from: where on the disk the first L2 table begins to map that is not in the file, or None.
     """
 
-    def __init__(self, file: ImageFile, header: Header, data: ImageFile | None) -> None:
+    def __init__(self, file: ImageBytes, header: Header, data: ImageBytes | None) -> None:
         self.file = file
         self.header = header
         self.stored = data or file
@@ -183,7 +183,7 @@ def _refcounts_show_whole(mapping: _Mapping) -> bool:
     return False
 
 
-def _last_allocated(file: ImageFile, header: Header) -> tuple[int, int] | None:
+def _last_allocated(file: ImageBytes, header: Header) -> tuple[int, int] | None:
     """Return offset and refcount of the last cluster that has a refcount; None if that is unknown,
     because refcount blocks are missing too."""
     size = header.cluster_size
@@ -201,7 +201,7 @@ def _last_allocated(file: ImageFile, header: Header) -> tuple[int, int] | None:
     return None
 
 
-def _check_snapshot_table(file: ImageFile, header: Header) -> None:
+def _check_snapshot_table(file: ImageBytes, header: Header) -> None:
     """Raise StorageError unless the table of internal snapshots lies in the file."""
     position = header.snapshots_offset
     for _ in range(header.snapshots):
