@@ -190,10 +190,7 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
 )
 @click.option(
     "--no-tls-verify",
-    "tls_verify",
     is_flag=True,
-    flag_value=False,
-    default=True,
     help="Do not check the certificates of https servers.",
 )
 @click.option(
@@ -256,6 +253,7 @@ def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     if options["mountpoint"] is None:
         raise click.UsageError("say where to mount: MOUNTPOINT, or `mountpoint` in --config FILE")
     mountpoint = real_mountpoint(options.pop("mountpoint"))
+    options["tls_verify"] = not options.pop("no_tls_verify")
     settings = Settings(mountpoint=mountpoint, runtime_dir=ctx.obj["runtime_dir"], **options)
 
     def ready(line: str) -> None:

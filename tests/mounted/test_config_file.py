@@ -71,6 +71,11 @@ def test_each_option_is_a_key(file: Path, settings: list[Settings], tmp_path: Pa
         show-system-files = true
         oem-codepage = "cp850"
         deny-comm = "updatedb, mlocate"
+        vm = ["*"]
+        allow-scheme = ["https"]
+        tls-ca = "/etc/hostname"
+        no-tls-verify = true
+        host-name = "restore1"
         noexec = true
         user = "nobody"
         log-level = "warning"
@@ -96,6 +101,11 @@ def test_each_option_is_a_key(file: Path, settings: list[Settings], tmp_path: Pa
         show_system_files=True,
         oem_codepage="cp850",
         deny_comm=("updatedb", "mlocate"),
+        vms=("*",),
+        allow_schemes=("https",),
+        tls_ca=Path("/etc/hostname"),
+        tls_verify=False,
+        host_name="restore1",
         noexec=True,
         user="nobody",
         runtime_dir=found.runtime_dir,
@@ -154,7 +164,10 @@ def test_the_environment_gives_way(file: Path, settings: list[Settings], tmp_pat
         ('--uid = "1"', "--uid: there is no such key; did you mean uid?"),
         ('config = "/etc/x.toml"', "config: there is no such key; "),
         ('source = "x"', "source: there is no such key; "),
-        ("nonsense = 1", "nonsense: there is no such key; there are attach-timeout, cache-size, "),
+        (
+            "nonsense = 1",
+            "nonsense: there is no such key; there are allow-scheme, attach-timeout, ",
+        ),
         ('[mount]\nimages = "/"', "mount: there is no such key; "),
         ('uid = "1000"', "uid: must be a whole number, not text"),
         ("uid = -1", "uid: -1 is not in the range 0<=x<=4294967294"),
