@@ -25,7 +25,7 @@ DIRECTIVES = {
 
 def extension(source: Path) -> Extension:
     text = source.read_bytes()
-    copy = COPIES / source.name
+    copy = COPIES / source
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_bytes(text + b'\n__source__ = "%s"\n' % hashlib.sha256(text).hexdigest().encode())
     name = ".".join(source.with_suffix("").parts)

@@ -121,9 +121,7 @@ def _sqlite_engine(path: Path, *, create: bool) -> Engine:
         connection.isolation_level = None
         connection.execute("PRAGMA foreign_keys = ON")
         # MariaDB has it built in.
-        connection.create_function(
-            "crc32", 1, lambda text: zlib.crc32(text.encode(errors="replace"))
-        )
+        connection.create_function("crc32", 1, zlib.crc32)  # of bytes
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

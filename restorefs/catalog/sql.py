@@ -17,6 +17,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Engine,
+    LargeBinary,
     Row,
     String,
     cast,
@@ -46,7 +47,8 @@ _Row: TypeAlias = Row[*tuple[Any, ...]]
 _SEPARATOR = "\x1f"
 
 
-def _joined(texts: Sequence[ColumnElement[str]]) -> ColumnElement[str]:
+def _joined(columns: Sequence[ColumnElement[Any]]) -> ColumnElement[str]:
+    texts = [func.coalesce(cast(column, String), "") for column in columns]
     return reduce(lambda text, other: text + _SEPARATOR + other, texts)
 
 
@@ -77,7 +79,7 @@ _COMPLETED_DISKS = (
 
 _CHECKSUM = _COMPLETED_DISKS.order_by(None).with_only_columns(
     func.count(),
-    func.sum(func.crc32(_joined([func.coalesce(cast(c, String), "") for c in _COLUMNS]))),
+    func.sum(func.crc32(cast(_joined(_COLUMNS), LargeBinary))),
 )
 """The number of those rows, and the sum of their CRC-32: what tells, without their being sent, that
 none of them has changed."""
@@ -93,8 +95,7 @@ class SqlCatalog(Catalog):
         self._mounts = mounts
         self._said: set[str] = set()
         self._disks: dict[int, DiskRecord] = {}
-        self._backups: Sequence[BackupRecord] = ()
-        self._checksum: tuple[object, ...] | None = None
+        self._loaded: tuple[tuple[object, ...] | None, Sequence[BackupRecord]] = (None, ())
 
     @classmethod
     def open(cls, url: str, host: str | None = None) -> Self:
@@ -122,17 +123,18 @@ class SqlCatalog(Catalog):
         nothing has changed, which takes one small query. Raises CatalogError."""
         with reading(self._engine, self._url) as connection:
             checksum = tuple(connection.execute(_CHECKSUM).one())
-            if checksum == self._checksum:
-                return self._backups
+            known, found = self._loaded
+            if checksum == known:
+                return found
             rows = connection.execute(_COMPLETED_DISKS).all()
         of_backup: dict[str, list[_Row]] = {}
         for row in rows:
             of_backup.setdefault(row[0], []).append(row)
         backups = [self._backup(str(key), of_backup[key]) for key in sorted(of_backup)]
         self._disks = {disk.id: disk for backup in backups for disk in backup.disks}
-        self._backups = [backup for backup in backups if backup.disks]
-        self._checksum = checksum
-        return self._backups
+        found = [backup for backup in backups if backup.disks]
+        self._loaded = checksum, found  # at once: a call that nobody waits for may still run
+        return found
 
     def recover(self) -> int:
         """Drop attach records that a crashed daemon of this host left behind; return how many.

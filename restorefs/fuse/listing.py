@@ -13,7 +13,7 @@ import stat
 import trio
 
 from restorefs.compiled import require_current
-from restorefs.errors import RestoreError
+from restorefs.errors import GoneError, RestoreError
 from restorefs.fuse import packer
 from restorefs.fuse.packer import LARGEST, pack
 from restorefs.fuse.protocol import dirent_only
@@ -87,7 +87,7 @@ class OpenFolder:
             await self._find_dots()
         while (data := self.take(offset, size)) is None:
             if self._at != offset:
-                self._batch = await self._tree.readdir(self.node, max(offset - _DOTS, 0))
+                self._batch = await self._behind(max(offset - _DOTS, 0))
                 self._packed, self._at = 0, offset
                 self._ready = self._following = None
             if data := self._pack(size):
@@ -121,7 +121,7 @@ class OpenFolder:
         batch = self._batch
         fetching = self._fetching = trio.Event()
         try:
-            following = await self._tree.readdir(self.node, batch.items[-1].cookie)
+            following = await self._behind(batch.items[-1].cookie)
         except RestoreError:
             return
         finally:
@@ -141,10 +141,17 @@ class OpenFolder:
             self._turn_over()
         else:
             batch = self._batch
-            following = await self._tree.readdir(self.node, batch.items[-1].cookie)
+            following = await self._behind(batch.items[-1].cookie)
             if batch is self._batch:
                 self._following = following
                 self._turn_over()
+
+    async def _behind(self, cookie: int) -> Batch:
+        """Return the entries behind a cookie. Raises GoneError where they are another disk's."""
+        batch = await self._tree.readdir(self.node, cookie)
+        if batch.items and self._batch.items and _generation(batch) != _generation(self._batch):
+            raise GoneError("this backup is no longer in the catalog")
+        return batch
 
     def _turn_over(self) -> None:
         assert self._following is not None
@@ -178,6 +185,10 @@ class OpenFolder:
             except RestoreError:
                 parent = self.node  # damage there costs no name here
         self._dots = [_dot(b".", self.node, 1), _dot(b"..", parent, _DOTS)]
+
+
+def _generation(batch: Batch) -> int:
+    return batch.items[0].entry.generation
 
 
 def _dot(name: bytes, node: NodeId, offset: int) -> bytes:

@@ -31,6 +31,7 @@ from restorefs.tree.tree import Tree
 log = logging.getLogger(__name__)
 _READ_AHEAD_KIB = 4096
 _MAX_BACKGROUND = 512
+_FORGET_SECONDS = 10.0
 
 
 def prepare(mountpoint: Path) -> None:
@@ -155,11 +156,21 @@ class Mount:
     async def forget(self, changes: Changes) -> None:
         """Have the kernel forget what has changed above the guests, and with it all that it keeps
         of what was below. In a thread: the kernel may wait for somebody who waits for us."""
-        if self._fd is not None:
-            messages = [forget_name(parent, name) for parent, name in changes.names]
-            messages += [forget_attributes(node) for node in changes.folders]
+        if self._fd is None:
+            return
+        messages = [forget_name(parent, name) for parent, name in changes.names]
+        messages += [forget_attributes(node) for node in changes.folders]
+        await trio.lowlevel.checkpoint()  # from here to the thread's start nothing is cancelled
+        try:
             own = os.dup(self._fd)  # the number of the other may come to mean another file
-            await trio.to_thread.run_sync(_send, own, messages, abandon_on_cancel=True)
+        except OSError as error:
+            log.warning("the kernel keeps what has changed: %s", error.strerror)
+            return
+        alone = trio.CapacityLimiter(1)
+        with trio.move_on_after(_FORGET_SECONDS):
+            await trio.to_thread.run_sync(
+                _send, own, messages, abandon_on_cancel=True, limiter=alone
+            )
 
     def stop(self) -> None:
         """Take no more requests; serve() returns when those under way are answered."""

@@ -5,6 +5,7 @@ pool: set where requests come in, read where a disk is attached, in nothing betw
 what is asked.
 """
 
+import os
 from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,8 @@ class Described(NamedTuple):
     program: str
 
     def __str__(self) -> str:
-        return f"uid {self.uid}, {self.program or 'a program'} (pid {self.pid})"
+        program = "".join(c if c.isprintable() else "?" for c in self.program)
+        return f"uid {self.uid}, {program or 'a program'} (pid {self.pid})"
 
 
 ASKER: ContextVar[Asker | None] = ContextVar("ASKER", default=None)
@@ -46,11 +48,13 @@ def programs_of(pid: int) -> list[str]:
     process last; none where it has ended or cannot be seen."""
     try:
         about = dict(
-            line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            line.split(b":", 1)
+            for line in Path(f"/proc/{pid}/status").read_bytes().splitlines()
+            if b":" in line
         )
-        names = [about["Name"].strip()]
-        if (group := about["Tgid"].strip()) != str(pid):
-            names.append(Path(f"/proc/{group}/comm").read_text().rstrip("\n"))
-    except (OSError, KeyError, ValueError):
+        names = [Path(f"/proc/{pid}/comm").read_bytes()]
+        if (group := about[b"Tgid"].strip().decode()) != str(pid):
+            names.append(Path(f"/proc/{group}/comm").read_bytes())
+    except (OSError, KeyError):
         return []
-    return names
+    return [os.fsdecode(name.removesuffix(b"\n")) for name in names]

@@ -10,11 +10,9 @@ use by whoever gives them, until it returns.
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from restorefs.errors import DamagedError, RestoreError, StorageError
 from restorefs.guestfs.base import Identity
@@ -70,37 +68,46 @@ def is_whole(disk: AttachedDisk, others: Iterable[AttachedDisk]) -> bool:
     return all(any(m.uuid in other.wanted <= at_hand for other in told) for m in mine)
 
 
-async def assemble(disk: AttachedDisk, others: Others) -> None:
+Indexes: TypeAlias = dict[tuple[str, str], int]
+"""The volume index of each of a disk's group volumes, by the UUIDs of the group and of the volume.
+Node ids are made of it: one that was given is never given to another volume."""
+
+
+async def assemble(disk: AttachedDisk, others: Others, indexes: Indexes) -> None:
     """Put the volumes of all groups that a disk has a part of into its contents.
 
-    Raises nothing for a volume's sake: what is wrong with one stays with it. StorageError where a
-    member's group is not known because another disk could not be attached.
+    indexes: as known so far; what is new is added. Raises nothing: what is wrong with a volume, or
+    with a member whose group is not known, stays with it.
     """
     holders = {m: each for each in (disk, *others.disks) for m in each.members.values()}
-    index = max(disk.contents, default=0)
-    shown: list[_Shown] = []
+    named: dict[str, set[str]] = {}
+    for member in holders:
+        named.setdefault(member.group_name, set()).add(member.group_uuid)
+    first = max(disk.contents, default=0) + 1
+    shown: dict[int, Content] = {}
     for scheme in GROUP_SCHEMES:
         mine = {i: m for i, m in disk.members.items() if _scheme_of(disk.contents[i]) is scheme}
         if not mine:
             continue
-        groups = await _groups_of(scheme, mine.values(), holders, _why(others))
+        groups = await _groups_of(disk, scheme, mine, holders, _why(others))
         for number, member in mine.items():
             _settle(disk, disk.contents[number], member, groups, others)
         for group in groups:
             _note_missing(disk, group, others)
             places = [(m.uuid, each) for m, each in holders.items() if m.uuid in group.present]
             disk.companions |= {each for _, each in places if each is not disk}
+            suffix = f"~{group.uuid[:_UUID_SHOWN]}" if len(named.get(group.name, ())) > 1 else ""
             for volume in group.volumes:
-                index += 1
-                content = _content(disk, index, volume, places)
+                free = max(first, *(number + 1 for number in indexes.values()), 0)
+                index = indexes.setdefault((group.uuid, volume.uuid), free)
+                content = _content(disk, index, volume, suffix, places)
                 if content is not None:
-                    shown.append(_Shown(group, content))
-    _tell_apart(shown)
-    here = [each.content for each in shown if each.content.elsewhere is None]
+                    shown[index] = content
+    here = [content for content in shown.values() if content.elsewhere is None]
     await identify_all(here)
     for content in here:
         await _note_table(content)
-    disk.contents.update({each.content.volume.index: each.content for each in shown})
+    disk.contents.update(shown)
 
 
 async def _note_table(content: Content) -> None:
@@ -108,37 +115,48 @@ async def _note_table(content: Content) -> None:
     shown as one, and is not read there."""
     volume = content.volume
     if content.identity is None and content.error is None and volume.device is not None:
-        with suppress(RestoreError):  # what nobody knows
+        try:
             table = await read_table(volume.device)
+        except RestoreError as error:
+            content.error = error
+        except Exception as error:
+            log.exception("unexpected error in a volume scheme")
+            content.error = DamagedError(f"internal error: {error!r}")
+        else:
             if table.scheme != "none":
                 content.identity = Identity(table.scheme, notes=("a disk within a volume",))
 
 
-class _Shown(NamedTuple):
-    """A group's volume as it is shown."""
-
-    group: Group
-    content: Content
-
-
 async def _groups_of(
+    disk: AttachedDisk,
     scheme: type[GroupScheme],
-    mine: Collection[Member],
+    mine: Mapping[int, Member],
     known: Iterable[Member],
     why_missing: str,
 ) -> list[Group]:
-    """Return the groups that a disk has a part of, sorted by UUID."""
-    names = {member.group_uuid for member in mine}
+    """Return the groups that a disk has a part of, sorted by UUID, those that it tells of itself
+    first: these are the same whichever other disks are at hand."""
+    names = {member.group_uuid for member in mine.values()}
     concerned = [m for m in known if "" in names or m.group_uuid in names or not m.group_uuid]
-    groups = await scheme.assemble([*mine, *(m for m in concerned if m not in mine)], why_missing)
-    uuids = {member.uuid for member in mine}
-    return [group for group in groups if group.present & uuids]
+    own = list(mine.values())
+    try:
+        groups = await scheme.assemble([*own, *(m for m in concerned if m not in own)], why_missing)
+    except Exception as error:  # a bug in one scheme costs its members, not the disk's others
+        log.exception("unexpected error in a volume scheme")
+        for index in mine:
+            disk.contents[index].error = DamagedError(f"internal error: {error!r}")
+        return []
+    uuids = {member.uuid for member in own}
+    found = [group for group in groups if group.present & uuids]
+    return sorted(found, key=lambda group: (group.uuid not in names, group.uuid))
 
 
 def _settle(
     disk: AttachedDisk, content: Content, member: Member, groups: Iterable[Group], others: Others
 ) -> None:
     """Say what a member's own folder is: none, where its group's volumes are shown instead."""
+    if content.error is not None:
+        return
     if any(member.uuid in group.present for group in groups):
         content.is_member = True
     elif member.orphan:
@@ -183,17 +201,19 @@ def _content(
     disk: AttachedDisk,
     index: int,
     volume: GroupVolume,
+    suffix: str,
     places: Sequence[tuple[str, AttachedDisk]],
 ) -> Content | None:
     """Return a volume as a disk shows it; None where the disk has nothing of it. places: where the
-    group's members are; one may be on several disks, which is an error of what touches it."""
+    group's members are; one may be on several disks, which is an error of what touches it. suffix:
+    tells volumes of groups of one name apart; all disks that share one know the same groups."""
     holders = [each for uuid, each in places if uuid in volume.members]
     home = min(each.record.disk_index for each in holders or (each for _, each in places))
     here = home == disk.record.disk_index
     if not here and disk not in holders:
         return None
     shown = Volume(
-        volume.name,
+        volume.name + os.fsencode(suffix),
         index,
         volume.device,
         type_name=volume.type_name,
@@ -201,13 +221,3 @@ def _content(
         error=volume.error,
     )
     return Content(shown, error=volume.error, elsewhere=None if here else home)
-
-
-def _tell_apart(shown: Iterable[_Shown]) -> None:
-    """Give volumes of one name, of groups of one name, names of their own by the groups' UUIDs."""
-    counts = Counter(each.content.volume.name for each in shown)
-    for group, content in shown:
-        name = content.volume.name
-        if counts[name] > 1:
-            suffix = os.fsencode(f"~{group.uuid[:_UUID_SHOWN]}")
-            content.volume = replace(content.volume, name=name + suffix)

@@ -86,8 +86,10 @@ class Content:
         return self.identity is not None and self.identity.holds_files
 
 
-Find: TypeAlias = Callable[[str, str], Awaitable[BlockDevice | None]]
-"""Finds a volume of a backup by the kind and UUID of what it holds."""
+Look: TypeAlias = Callable[[BlockDevice], Awaitable[None]]
+Find: TypeAlias = Callable[[str, str, Look], Awaitable[bool]]
+"""Finds a volume of a backup by the kind and UUID of what it holds, and has it looked at; False
+where there is none."""
 
 
 @dataclass(slots=True, eq=False)
@@ -206,14 +208,15 @@ class AttachedDisk:
         wanted = filesystem.identity.log_uuid
         if not wanted:
             return
-        log_device = await self.find(f"{filesystem.identity.kind}_external_log", wanted)
-        if log_device is not None:
-            try:
-                await filesystem.show_log(log_device)
-            except (DamagedError, StorageError) as error:
-                log.warning("%s: its journal cannot be looked at: %s", self.transport.name, error)
-        else:
-            self.notes.append("a journal on another device was not found: its state is not known")
+        kind = f"{filesystem.identity.kind}_external_log"
+        try:
+            found = await self.find(kind, wanted, filesystem.show_log)
+        except (DamagedError, StorageError) as error:
+            log.warning("%s: its journal cannot be looked at: %s", self.transport.name, error)
+            found = True
+        note = "a journal on another device was not found: its state is not known"
+        if not found and note not in self.notes:
+            self.notes.append(note)
         content.identity = filesystem.identity
 
     def release(self) -> None:

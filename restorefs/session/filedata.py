@@ -20,7 +20,7 @@ import trio
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Piece
 from restorefs.block.cache import LARGE_SLOT, PAGE, SMALL_SLOT, CachedDisk
-from restorefs.errors import DamagedError, StorageError
+from restorefs.errors import DamagedError, RestoreError
 from restorefs.guestfs.base import Extent, GuestFilesystem, Inode
 
 UNIT = LARGE_SLOT
@@ -109,6 +109,8 @@ class FileReader:
                 plan.loads.append(unit._replace(skip=skip, wanted=step, target=position - offset))
             else:
                 extents = await self._guest.map(inode, position, step)
+                if sum(extent.length for extent in extents) != step:
+                    raise DamagedError("a file's map does not cover what was asked")
                 await self._plan(extents, position - offset, size, plan)
             position += step
         if not plan.encoded and not plan.computed:
@@ -152,12 +154,12 @@ class FileReader:
         return found
 
     async def _contiguous(self, inode: Inode, start: ByteOffset, size: ByteLength) -> _Load | None:
-        extents = await self._guest.map(inode, start, min(UNIT, size - start))
-        if len(extents) != 1 or extents[0].offset is None:
-            return None
         try:
+            extents = await self._guest.map(inode, start, min(UNIT, size - start))
+            if len(extents) != 1 or extents[0].offset is None:
+                return None
             pieces = await self._device.map(extents[0].offset, extents[0].length)
-        except StorageError:  # of a part that may not be wanted: what is wanted says so itself
+        except RestoreError:  # of a part that may not be wanted: what is wanted says so itself
             return None
         if len(pieces) != 1 or not isinstance(pieces[0].disk, CachedDisk):
             return None
@@ -179,6 +181,8 @@ class FileReader:
                     elif piece.disk is not None:
                         plan.computed.append((at, piece))
                     at += piece.length
+                if at != target + extent.length:
+                    raise DamagedError("a volume's map does not cover what was asked")
             target += extent.length
 
     async def _from_slot(self, load: _Load, passed: bool = False) -> memoryview:

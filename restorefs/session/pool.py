@@ -27,7 +27,6 @@ from types import TracebackType
 
 import trio
 
-from restorefs.block.base import BlockDevice
 from restorefs.block.cache import BlockCache, CachedDisk
 from restorefs.block.nbd import NbdTransport
 from restorefs.catalog.records import DiskRecord
@@ -35,6 +34,7 @@ from restorefs.errors import (
     AttachTimeoutError,
     BusyError,
     DamagedError,
+    GoneError,
     KeyNeededError,
     RestoreError,
     StorageError,
@@ -42,8 +42,8 @@ from restorefs.errors import (
 )
 from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestOptions
 from restorefs.session.asker import Described, describe_asker
-from restorefs.session.assembly import Others, assemble, is_whole, read_members
-from restorefs.session.disk import AttachedDisk, Content, identify_all
+from restorefs.session.assembly import Indexes, Others, assemble, is_whole, read_members
+from restorefs.session.disk import AttachedDisk, Content, Look, identify_all
 from restorefs.session.ledger import Ledger
 from restorefs.session.once import Once
 from restorefs.session.qcow2 import inspect_chain
@@ -116,6 +116,8 @@ class Pool:
         self._threads = trio.CapacityLimiter(math.inf)
         self._nursery: trio.Nursery | None = None
         self._sockets = itertools.count(1)
+        self._unwanted: set[DiskRecord] = set()  # withdrawn while they are being attached
+        self._indexes: dict[int, Indexes] = {}  # as long as we run: node ids are made of them
 
     @property
     def attached(self) -> Iterable[AttachedDisk]:
@@ -131,8 +133,9 @@ class Pool:
         finally:
             with trio.move_on_after(_END_SECONDS, shield=True):
                 async with trio.open_nursery() as ending:
-                    for disk in self.attached:
-                        ending.start_soon(self._let_go, disk, "the daemon ends")
+                    while self._attached:
+                        unit = self._take_out(next(iter(self._attached.values())))
+                        ending.start_soon(self._end, unit, "the daemon ends")
 
     def use(self, record: DiskRecord) -> "Use":
         """Return a context manager that gives the attached disk and keeps it attached.
@@ -157,28 +160,33 @@ class Pool:
         """Let a disk go that left the catalog, without waiting for the requests under way."""
         self.failures.pop(disk_id, None)
         self._logged.pop(disk_id, None)
-        self._end_soon(disk_id, why)
+        self._indexes.pop(disk_id, None)
+        self._unwanted |= {record for record in self._attaching if record.id == disk_id}
+        if (disk := self.find(disk_id)) is not None:
+            self._end_soon(disk, why)
 
-    def _end_soon(self, disk_id: int, why: str) -> None:
-        disk = self._attached.get(disk_id)
-        if disk is not None:
+    def _is_attached(self, disk: AttachedDisk) -> bool:
+        return self._attached.get(disk.record.id) is disk
+
+    def _end_soon(self, disk: AttachedDisk, why: str) -> None:
+        """Let a disk go without waiting for it, unless that is under way."""
+        if self._is_attached(disk):
             assert self._nursery is not None
             self._nursery.start_soon(self._end, self._take_out(disk), why)
 
     def _take_out(self, disk: AttachedDisk) -> set[AttachedDisk]:
-        """Take a disk's unit out of the pool: from here on a new request attaches again."""
-        unit = disk.unit
-        for each in unit:
-            if self._attached.get(each.record.id) is each:
-                del self._attached[each.record.id]
-        return unit
+        """Take a disk's unit out of the pool: from here on a new request attaches again. Returns
+        what was in the pool: others have been ended, or are being."""
+        taken = {each for each in disk.unit if self._is_attached(each)}
+        for each in taken:
+            del self._attached[each.record.id]
+        return taken
 
     async def attach(self, record: DiskRecord) -> AttachedDisk:
         """Return the disk, attaching it if need be; the caller sets it in use without an await."""
-        disk = self._attached.get(record.id)
-        if disk is not None:
+        while (disk := self._attached.get(record.id)) is not None:
             same = disk.record is record or disk.record == record  # nearly always the same object
-            if same and (disk.try_again_at is math.inf or not self._may_try_again(disk)):
+            if same and (disk.try_again_at == math.inf or not self._may_try_again(disk)):
                 return disk
             why = "what it lacked may be there now" if same else "the catalog says otherwise now"
             await self._let_go(disk, why)
@@ -202,6 +210,7 @@ class Pool:
             await once.run(functools.partial(self._attach, record, asker))
         finally:
             del self._attaching[record]
+            self._unwanted.discard(record)
         if once.error is None:
             self.failures.pop(record.id, None)
             self._logged.pop(record.id, None)
@@ -225,7 +234,8 @@ class Pool:
         with trio.move_on_after(self.settings.attach_timeout):
             await self._make_room()
             disk = await self._start(record)
-            self._end_soon(record.id, "the catalog says otherwise now")  # attached meanwhile
+            if (other := self.find(record.id)) is not None:  # attached meanwhile
+                self._end_soon(other, "the catalog says otherwise now")
             disk.attached_for = asker
             self._attached[record.id] = disk
             self._ledger.attached(disk)
@@ -237,6 +247,9 @@ class Pool:
                 asker or "the API",
                 disk.filesystems or "nothing recognised",
             )
+            if record in self._unwanted:
+                self._end_soon(disk, "it left the catalog")
+                raise GoneError("this backup is no longer in the catalog")
             return disk
         raise AttachTimeoutError(
             f"{_name(record)}: attaching {record.shown_path} took more than"
@@ -341,7 +354,7 @@ class Pool:
         """
         if not disk.members:
             return
-        if disk.assembled is None or isinstance(disk.assembled.error, StorageError):
+        if disk.assembled is None:
             assert self._nursery is not None
             disk.assembled = Once()
             make = functools.partial(self._assemble, disk)
@@ -356,13 +369,14 @@ class Pool:
         used: list[Use] = []
         try:
             others = await self._look_for_members(disk, used)
-            await assemble(disk, others)
-            unit = disk.unit
+            await assemble(disk, others, self._indexes.setdefault(disk.record.id, {}))
+            # No await from here to the end of the linking: both sides are in the pool, or neither.
+            if not all(map(self._is_attached, (disk, *disk.companions))):
+                disk.companions.clear()
+                self._end_soon(disk, "a disk that it shares volumes with was let go")
+                raise StorageError("a disk that it shares volumes with was let go; try again")
             for companion in disk.companions:
                 companion.companions.add(disk)
-            if any(self.find(each.record.id) is not each for each in unit):
-                self._end_soon(disk.record.id, "a disk that it shares volumes with was let go")
-                raise StorageError("a disk that it shares volumes with was let go")
             if others.failed and not is_whole(disk, others.disks):
                 now = trio.current_time()
                 disk.try_again_at = now + max(_TRY_AGAIN_SECONDS, _PATIENCE * (now - began))
@@ -379,10 +393,9 @@ class Pool:
             disk.release()
             for use in used:
                 use.end()
-                if use.attached_it and not use.disk.in_use and use.disk not in disk.unit:
-                    self._end_soon(
-                        use.disk.record.id, f"it shares nothing with {_name(disk.record)}"
-                    )
+                unit = use.disk.unit
+                if use.attached_it and disk not in unit and not any(d.in_use for d in unit):
+                    self._end_soon(use.disk, f"it shares nothing with {_name(disk.record)}")
 
     async def _look_for_members(self, disk: AttachedDisk, used: "list[Use]") -> Others:
         """Attach the other disks of a disk's backup, all at once. Those that its groups want may be
@@ -410,25 +423,29 @@ class Pool:
         others = sorted((use.disk for use in used), key=lambda other: other.record.disk_index)
         return Others(others, failed)
 
-    async def _find_volume(self, record: DiskRecord, kind: str, uuid: str) -> BlockDevice | None:
-        """Return what holds something on a disk of a backup, beginning with the disk that asks."""
+    async def _find_volume(self, record: DiskRecord, kind: str, uuid: str, look: Look) -> bool:
+        """Show `look` what holds something on a disk of a backup, beginning with the disk that
+        asks, and keep that in use meanwhile; False where there is none."""
         siblings = [other for other in self._siblings(record) if other.id != record.id]
         for other in (record, *siblings):
             try:
                 async with self.use(other) as disk:
                     for content in disk.contents.values():
-                        identity = content.identity
-                        if identity is not None and (identity.kind, identity.uuid) == (kind, uuid):
-                            return content.volume.device
+                        identity, device = content.identity, content.volume.device
+                        if identity is None or device is None:
+                            continue
+                        if (identity.kind, identity.uuid) == (kind, uuid):
+                            await look(device)
+                            return True
             except RestoreError as error:
                 log.info("%s: not looked at for %s: %s", _name(other), kind, error)
-        return None
+        return False
 
     async def _inspect(self, record: DiskRecord) -> str:
         """Check the image's chain in a thread of its own; storage that hangs holds only that."""
         if record.id in self._inspecting:
             raise AttachTimeoutError(
-                f"{_name(record)}: {record.qcow2_path} still does not answer an earlier attempt"
+                f"{_name(record)}: {record.shown_path} still does not answer an earlier attempt"
             )
         path = record.path
         repositories = self.settings.repositories or (path.parent,)
@@ -452,10 +469,16 @@ class Pool:
             await self._let_go(disk, "its server ended")
 
     async def _let_go(self, disk: AttachedDisk, why: str) -> None:
-        if self._attached.get(disk.record.id) is disk:
-            await self._end(self._take_out(disk), why)
+        """Let a disk go, and wait for it. Whoever waits may be cancelled: that cuts off nobody."""
+        if self._is_attached(disk):
+            assert self._nursery is not None
+            ended = trio.Event()
+            self._nursery.start_soon(self._end, self._take_out(disk), why, ended)
+            await ended.wait()
 
-    async def _end(self, unit: set[AttachedDisk], why: str) -> None:
+    async def _end(
+        self, unit: set[AttachedDisk], why: str, ended: trio.Event | None = None
+    ) -> None:
         """End the servers of disks that are no longer in the pool, after their last request."""
         try:
             with trio.move_on_after(_END_SECONDS):  # then they fail: storage may hang for ever
@@ -469,6 +492,8 @@ class Pool:
                 if disk.record.id not in self._attached:  # else the record is its successor's
                     self._ledger.detached(disk)
                 log.info("detached %s: %s", _name(disk.record), why)
+            if ended is not None:
+                ended.set()
 
     async def _let_idle_go(self) -> None:
         """Detach what nobody has used for the idle timeout; keep the records' times true."""
@@ -477,6 +502,8 @@ class Pool:
         while True:
             now = trio.current_time()
             for disk in self.attached:
+                if not self._is_attached(disk):  # let go while another was waited for
+                    continue
                 in_use = any(each.in_use for each in disk.unit)
                 if not in_use and now - _last_access(disk) >= timeout:
                     await self._let_go(disk, f"not used for {timeout:g} s")
@@ -525,6 +552,10 @@ class Use:
         if disk.members:
             try:
                 await self._pool.assembled(disk)
+            except RestoreError as error:
+                self._pool.note_failure(self._record, error)
+                self.end()
+                raise
             except BaseException:
                 self.end()
                 raise

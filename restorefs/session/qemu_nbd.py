@@ -59,6 +59,7 @@ class QemuNbd:
         self._hidden = ("", "")
         self._stderr = stderr
         self._pidfd = pidfd
+        self._stopped = False
 
     @classmethod
     def start(
@@ -156,7 +157,10 @@ class QemuNbd:
         return found
 
     async def stop(self) -> None:
-        """End the process and remove its socket. It only reads, so it is killed at once."""
+        """End the process and remove its socket, once. It only reads, so it is killed at once."""
+        if self._stopped:
+            return
+        self._stopped = True
         with trio.CancelScope(shield=True):
             self.process.kill()
             with trio.move_on_after(_STOP_SECONDS):  # a process stuck in its storage is left

@@ -46,14 +46,12 @@ class Changes:
     """What a new namespace takes back of an old one.
 
     names: those that are gone or mean something else, each with its folder. folders: those whose
-    attributes or names are others. gone: disks that left the catalog or changed in it. replaced:
-    those of them whose id means another image now.
+    attributes or names are others. gone: disks that left the catalog or changed in it.
     """
 
     names: Sequence[tuple[NodeId, bytes]]
     folders: Collection[NodeId]
     gone: Sequence[int]
-    replaced: Sequence[int]
 
 
 class Namespace:
@@ -94,13 +92,7 @@ class Namespace:
         gone = [
             disk_id for disk_id, disk in before.disks.items() if self.disks.get(disk_id) != disk
         ]
-        replaced = [
-            disk_id
-            for disk_id in gone
-            if disk_id in self.disks
-            and self.disks[disk_id].generation != before.disks[disk_id].generation
-        ]
-        return Changes(names, folders, gone, replaced)
+        return Changes(names, folders, gone)
 
     def __iter__(self) -> Iterator[Above]:
         return iter(self._nodes.values())

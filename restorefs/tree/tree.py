@@ -93,14 +93,26 @@ class Tree:
         self._started_ns = started_ns
         self._ids = NodeIds()
         self._roots: dict[int, tuple[DiskRecord, Attributes]] = {}  # of whole disks, once known
+        self._gone: dict[int, int] = {}  # the generation of each disk that left the catalog
 
     def replace(self, namespace: Namespace, changes: Changes) -> None:
         """Have the tree be as another namespace says."""
-        for disk_id in changes.replaced:
-            self._ids.retire(disk_id)
         for disk_id in changes.gone:
             self._roots.pop(disk_id, None)
+            # Not over one that went before: its files may still be open.
+            self._gone.setdefault(disk_id, self.namespace.disks[disk_id].generation)
+        for disk_id in self._gone.keys() & namespace.disks.keys():
+            if namespace.disks[disk_id].generation != self._gone.pop(disk_id):
+                self._ids.retire(disk_id)
         self.namespace = namespace
+
+    def _require_current(self, disk: AttachedDisk) -> None:
+        """Raise GoneError unless a disk, whose files are to get node ids, is still what the catalog
+        means by its number. To be asked behind the last await: ids of a disk that was replaced
+        meanwhile would be the new one's."""
+        record = self.namespace.disks.get(disk.record.id)
+        if record is not disk.record and (record is None or record.generation != disk.generation):
+            raise GoneError("this backup is no longer in the catalog")
 
     # --- what callers ask ---------------------------------------------------------------------
 
@@ -348,6 +360,7 @@ class Tree:
         """Return the folder of a volume: its root's attributes, or plain ones where it cannot be
         opened, so that it can be listed; looking inside then gives the error. Or a link, to the
         disk whose folder shows it."""
+        self._require_current(disk)
         node = self._ids.encode(disk.record.id, index, VOLUME_FOLDER)
         link = disk.link_of(index)
         if link is not None:
@@ -372,6 +385,7 @@ class Tree:
     def _encode(self, disk: AttachedDisk, volume: int, inode: int, root: int) -> NodeId:
         """Number a guest's file; its root is the volume's folder, or the disk's where the disk
         has no partition table."""
+        self._require_current(disk)
         if inode != root:
             return self._ids.encode(disk.record.id, volume, inode)
         if volume == WHOLE_DISK_INDEX:
@@ -421,6 +435,7 @@ class Tree:
     async def _list_guest(self, disk: AttachedDisk, where: GuestNode, start: int) -> Batch:
         filesystem = (await disk.guest(where.volume)).filesystem
         listing = await filesystem.readdir(_inode(where, filesystem.root), start)
+        self._require_current(disk)
         disk_id, volume = where.disk_id, where.volume
         base = self._ids.base(disk_id, volume)
         encode, overrides = self._ids.encode, self._presentation.overrides
@@ -442,6 +457,8 @@ class Tree:
                 name = self._presentation.name(name)
             entry = new(Entry, (node, attributes, GUEST_TTL, kind, generation))
             items.append(new(Listed, (name, entry, cookie)))
+        if stands_in:
+            self._require_current(disk)
         return Batch(items, listing.complete)
 
 

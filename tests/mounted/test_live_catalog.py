@@ -191,6 +191,31 @@ def test_a_row_that_comes_to_mean_another_image(
         open_handle(handle, again.mountpoint)
 
 
+def test_a_row_that_was_away_and_comes_back_as_another_image(
+    serve: Serve, catalog: Path, sample: Sample
+) -> None:
+    daemon = served(serve, catalog, sample.repository)
+    big = daemon.backups / WEB0 / "part3/var/log/app.99.log"
+    assert big.read_bytes()
+    status = "UPDATE backup_disks SET status = ? WHERE backup_job_id = ? AND disk_index = 0"
+    path = "UPDATE backup_disks SET qcow2_path = ? WHERE backup_job_id = ? AND disk_index = 0"
+    other = sample.repository / Sample.incremental / "disk0.qcow2"
+    with opened(big) as fd, opened(big.parent) as folder:
+        change(catalog, status, "running", FULL)
+        assert daemon.cli("reload").code == 0
+        assert not (daemon.backups / WEB0).exists()
+        change(catalog, path, str(other), FULL)
+        change(catalog, status, "completed", FULL)
+        assert daemon.cli("reload").code == 0
+        hostname = daemon.backups / WEB0 / "part3/etc/hostname"
+        assert hostname.read_text() == "web-renamed\n"
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        with pytest.raises(OSError, match="Stale file handle"):
+            os.pread(fd, 100, 0)
+        with pytest.raises(OSError, match="Stale file handle"):
+            os.stat("app.5.log", dir_fd=folder)
+
+
 def test_latest_follows(serve: Serve, catalog: Path) -> None:
     daemon = served(serve, catalog)
     latest = daemon.mountpoint / "vms/web/latest"

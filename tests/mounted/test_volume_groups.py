@@ -129,8 +129,8 @@ def test_the_disks_of_a_group_come_and_go_together(app: App, serve: Serve) -> No
     shares = {name: disk["shares_volumes_with"] for name, disk in daemon.attached().items()}
     assert {name: shares[name] for name in (FIRST, SECOND)} == {FIRST: [1], SECOND: [0]}
     wait_until(lambda: not daemon.attached(), "all are let go")
-    (first,) = daemon.logged(f"detached {FIRST}: not used for 2 s")
-    (second,) = daemon.logged(f"detached {SECOND}: not used for 2 s")
+    first = daemon.wait_logged(f"detached {FIRST}: not used for 2 s")
+    second = daemon.wait_logged(f"detached {SECOND}: not used for 2 s")
     assert abs(daemon.lines.index(first) - daemon.lines.index(second)) == 1
 
 

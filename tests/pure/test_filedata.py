@@ -528,3 +528,22 @@ async def test_what_lies_before_a_missing_part_is_readable() -> None:
             await both.check(offset, min(100_000, end - offset))
         with pytest.raises(StorageError, match="its disk is missing"):
             await both.files.read(10, end - 100, 200)
+
+
+async def test_what_lies_before_damage_is_readable() -> None:
+    """Also by a stream, which looks ahead."""
+    end = 3 * UNIT + 5000
+
+    class Damaged(Guest):
+        async def map(self, inode: Inode, offset: int, length: int) -> list[Extent]:
+            if offset + length > end:
+                raise DamagedError("an extent block is damaged")
+            return await super().map(inode, offset, length)
+
+    async with world() as w:
+        guest = Damaged(contiguous(5 * UNIT, 0))
+        both = w._replace(guest=guest, files=FileReader(guest, CachedDisk(w.cache, w.transport)))
+        for offset in range(0, end, 100_000):
+            await both.check(offset, min(100_000, end - offset))
+        with pytest.raises(DamagedError, match="extent block"):
+            await both.files.read(10, end - 100, 200)

@@ -13,7 +13,7 @@ import trio
 from restorefs.block.base import BlockDevice
 from restorefs.errors import DamagedError, GoneError, StorageError, UnsupportedError
 from restorefs.guestfs import registry
-from restorefs.session.disk import AttachedDisk, Content, Guest, identify_all
+from restorefs.session.disk import AttachedDisk, Content, Guest, Look, identify_all
 from restorefs.volumes.base import Volume, VolumeTable
 from tests.contracts.devices import MemoryDevice, WatchedDevice
 from tests.real.attached import disk_record
@@ -30,10 +30,10 @@ def ext4(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return image.read_bytes()
 
 
-async def nothing_else(kind: str, uuid: str) -> BlockDevice | None:
+async def nothing_else(_kind: str, _uuid: str, _look: Look) -> bool:
     """A backup without other disks."""
     await trio.lowlevel.checkpoint()
-    return None
+    return False
 
 
 async def attached(nursery: trio.Nursery, *volumes: Volume) -> AttachedDisk:
