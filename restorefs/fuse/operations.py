@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
+from restorefs.counters import FUSE
 from restorefs.errors import (
     GoneError,
     LookAgainError,
@@ -110,7 +111,9 @@ class Operations:
 
     async def _read(self, request: Request) -> None:
         _, offset, size = protocol.read_in(request.body)
-        request.reply(await self._tree.read(request.node, offset, size))
+        data = await self._tree.read(request.node, offset, size)
+        FUSE.read_bytes += len(data)
+        request.reply(data)
 
     async def _lseek(self, request: Request) -> None:
         offset, whence = protocol.lseek_in(request.body)
