@@ -43,9 +43,10 @@ export function day(iso) {
 /** The time of day, "18:24". */
 export const clock = (iso) => when(iso).slice(-5);
 
-/** A day in words: "Wednesday, 8 October 2025". */
+/** A day of a month in words: "Wednesday 8". */
 export function dayInWords(iso) {
-  return parse(iso).toLocaleDateString("en-GB", { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+  const time = parse(iso);
+  return `${time.toLocaleDateString("en-GB", { weekday: "long" })} ${time.getDate()}`;
 }
 
 /** A month in words: "October 2025". */

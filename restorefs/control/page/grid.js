@@ -161,6 +161,8 @@ export class Grid {
       const { id } = this._options.columns[at];
       row.append(h("span", { role: "gridcell", class: `cell-${id}` }, content));
     });
+    const texts = [...row.children].map((cell) => cell.textContent).filter(Boolean);
+    row.setAttribute("aria-label", texts.join(", "));
     // The grid keeps the focus: a row may scroll away.
     row.addEventListener("mousedown", (event) => {
       if (event.button === 0) event.preventDefault();

@@ -109,8 +109,7 @@ export function plain(name) {
 }
 
 function sign(code) {
-  if (code < 0x20) return String.fromCharCode(0x2400 + code); // ␀ .. ␟
-  if (code === 0x7f) return "\u2421"; // ␡
-  if (code >= 0xdc80 && code <= 0xdcff) return `<${(code - 0xdc00).toString(16).toUpperCase()}>`;
-  return `<U+${code.toString(16).toUpperCase().padStart(4, "0")}>`;
+  const byte = code >= 0xdc80 && code <= 0xdcff ? code - 0xdc00 : code;
+  const digits = byte.toString(16).toUpperCase();
+  return byte < 0x100 && (byte < 0x80 || byte !== code) ? `<${digits.padStart(2, "0")}>` : `<U+${digits.padStart(4, "0")}>`;
 }

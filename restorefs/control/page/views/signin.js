@@ -6,6 +6,8 @@ import { h } from "../dom.js";
 
 export function show(signedIn) {
   const field = h("input", { type: "password", id: "token", name: "token", required: true, autocomplete: "current-password", "aria-describedby": "token-error" });
+  // For the browser's own store of passwords.
+  const user = h("input", { type: "text", hidden: true, name: "username", autocomplete: "username", value: "restorefs" });
   const error = h("p", { id: "token-error", class: "error", role: "alert" });
   const form = h(
     "form",
@@ -27,6 +29,7 @@ export function show(signedIn) {
     h("h1", {}, "Sign in"),
     h("p", { class: "muted" }, "Find a file in the backups of your machines, and take it back."),
     h("label", { for: "token" }, "Token"),
+    user,
     field,
     error,
     h("button", { type: "submit", class: "primary" }, "Sign in"),

@@ -21,7 +21,7 @@ export async function show(route, signal) {
   view.more();
   const element = h(
     "section",
-    { class: "page" },
+    { class: "page wide" },
     h("h1", {}, "Versions of ", nameOf(name)),
     h("p", { class: "muted" }, nameOf(path), " on disk ", disk, " of ", nameOf(vm)),
     view.element,
@@ -45,11 +45,11 @@ class Versions {
       h(
         "thead",
         {},
-        h("tr", {}, ["Old", "New", "Backup", "Size", "Modified", "", "Download"].map((text) => h("th", { scope: "col" }, text || h("span", { class: "unseen" }, "What changed")))),
+        h("tr", {}, ["Old", "New", "Backup", "Size", "Modified"].map((text) => h("th", { scope: "col" }, text)), h("th", { scope: "col" }, h("span", { class: "unseen" }, "Download"))),
       ),
       this.rows,
     );
-    this.element = h("div", {}, this.state, this.problems, this.table, this.older, this.comparison);
+    this.element = h("div", { class: "versions-view" }, h("div", {}, this.state, this.table, this.older, this.problems), this.comparison);
   }
 
   async more() {
@@ -120,15 +120,14 @@ class Versions {
       { class: this._change(at) },
       pick("a", "Old"),
       pick("b", "New"),
-      h("th", { scope: "row" }, h("a", { href: folderLink(version.backup_id, version.disk_index, folder, { view: segments(version.path).at(-1) }) }, backup)),
+      h("th", { scope: "row" }, h("a", { href: folderLink(version.backup_id, version.disk_index, folder, { view: segments(version.path).at(-1) }) }, backup), h("span", { class: "tag" }, words[this._change(at)])),
       h("td", { class: "number", title: exactSize(version.size) }, size(version.size)),
-      h("td", { title: version.modified_time ? exactTime(version.modified_time) : "" }, when(version.modified_time, true)),
-      h("td", { class: "change" }, h("span", { class: "tag" }, words[this._change(at)])),
+      h("td", { title: version.modified_time ? exactTime(version.modified_time) : "" }, when(version.modified_time)),
       h(
         "td",
         {},
         version.type === "file" &&
-          h("a", { class: "button small", href: api.downloadLink(version.mount_id, version.path), download: "", "aria-label": `Download the one of ${when(version.created_at) || version.backup_id}` }, icon("download"), "Download"),
+          h("a", { class: "button small", href: api.downloadLink(version.mount_id, version.path), download: "", title: "Download", "aria-label": `Download the one of ${when(version.created_at) || version.backup_id}` }, icon("download")),
       ),
     );
   }

@@ -49,15 +49,16 @@ function add(days, backup, newest) {
   const month = at ? monthInWords(at) : "At an unknown time";
   if (days.dataset.month !== month) {
     days.dataset.month = month;
-    days.append(h("h2", {}, month));
+    days.append(h("h2", {}, month), h("div", { class: "month" }));
   }
+  const panel = days.lastElementChild;
   const date = at ? day(at) : "";
-  if (days.dataset.day !== date || days.lastElementChild.tagName === "H2") {
+  if (days.dataset.day !== date || !panel.hasChildNodes()) {
     days.dataset.day = date;
-    const heading = at ? h("h3", {}, timeOf(date, dayInWords(at).replace(/ \d{4}$/, ""))) : null;
-    days.append(h("div", { class: "day" }, heading, h("ul", {})));
+    const heading = at ? h("h3", {}, timeOf(date, dayInWords(at))) : null;
+    panel.append(h("div", { class: "day" }, heading, h("ul", {})));
   }
-  days.lastElementChild.lastElementChild.append(row(backup, newest));
+  panel.lastElementChild.lastElementChild.append(row(backup, newest));
 }
 
 function row(backup, newest) {
