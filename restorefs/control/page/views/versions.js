@@ -21,7 +21,7 @@ export async function show(route, signal) {
   view.more();
   const element = h(
     "section",
-    { class: "page wide" },
+    { class: "page" },
     h("h1", {}, "Versions of ", nameOf(name)),
     h("p", { class: "muted" }, nameOf(path), " on disk ", disk, " of ", nameOf(vm)),
     view.element,
