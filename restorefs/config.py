@@ -47,7 +47,8 @@ class Settings:
     """One mount. `mountpoint` is a real path; either `catalog_url` or `images` is set. Times in
     seconds, sizes in bytes; an idle_timeout of 0 keeps disks attached. `uid`, `gid`, `umask`: None
     shows the guest's own. `user` is who to become once mounted; `source` what the mount is called
-    in lists of mounts."""
+    in lists of mounts. `listen`: the address and port of the API over TCP; `token_file`, `tls_cert`
+    and `tls_key`: what it needs; `allow_hosts`: further names that it goes by."""
 
     mountpoint: Path
     catalog_url: str | None = None
@@ -67,6 +68,12 @@ class Settings:
     noexec: bool = False
     user: str | None = None
     source: str = "restorefs"
+    listen: tuple[str, int] | None = None
+    listen_insecure: bool = False
+    token_file: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    allow_hosts: tuple[str, ...] = ()
     runtime_dir: Path = field(default_factory=default_runtime_dir)
 
     @property
@@ -92,9 +99,29 @@ class Settings:
             raise ConfigError(
                 f"{self.runtime_dir} is too long a path for sockets: name a shorter --runtime-dir"
             )
+        self._check_listening()
         self.check_outside(self.allowed_folders)
         if self.images is not None and self.mountpoint.is_relative_to(self.images):
             raise ConfigError(f"{self.mountpoint} lies inside the images folder {self.images}")
+
+    def _check_listening(self) -> None:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ConfigError("--tls-cert and --tls-key belong together")
+        if self.listen is None:
+            given = {
+                "--token-file": self.token_file,
+                "--tls-cert": self.tls_cert,
+                "--listen-insecure": self.listen_insecure,
+                "--allow-host": self.allow_hosts,
+            }
+            for option, value in given.items():
+                if value:
+                    raise ConfigError(f"{option} is for --listen, which is not given")
+        elif self.token_file is None and not self.listen_insecure:
+            raise ConfigError(
+                "--listen needs a --token-file (`restorefs token add NAME --file FILE` makes one);"
+                " --listen-insecure lets everybody in who can connect"
+            )
 
     def check_outside(self, folders: Iterable[Path | str]) -> None:
         """Raise ConfigError when the mountpoint contains one of the folders with images: mounting

@@ -26,11 +26,14 @@ from restorefs.block.cache import BlockCache
 from restorefs.catalog.base import Catalog
 from restorefs.catalog.open import open_catalog, open_folder
 from restorefs.config import Settings, is_ours
-from restorefs.control.app import make_app
-from restorefs.control.server import serve_unix
+from restorefs.control.app import Access, make_app
+from restorefs.control.doors import Doors
+from restorefs.control.server import serve, serve_unix
+from restorefs.control.sessions import Doorkeeper
 from restorefs.control.status import Status
 from restorefs.errors import ConfigError, RestoreError
 from restorefs.fuse.mount import Mount, prepare, unmount
+from restorefs.fuse.protocol import OPCODES
 from restorefs.fuse.unmounter import unmounter
 from restorefs.guestfs.base import GuestOptions
 from restorefs.rights import Rights
@@ -57,11 +60,16 @@ async def run(settings: Settings, ready: Callable[[str], None]) -> None:
     rights = Rights(settings.user)
     prepare(settings.mountpoint)
     _make_folders(settings, rights)
-    with _unmounting(settings, rights) as unmounts, _instance(settings, rights) as instance_dir:
+    with (
+        Doors(settings) as doors,
+        _unmounting(settings, rights) as unmounts,
+        _instance(settings, rights) as instance_dir,
+    ):
+        doorkeeper = doors.doorkeeper()
         catalog = await trio.to_thread.run_sync(_open_catalog, settings)
         try:
             mounting = partial(Mount, settings=settings, rights=rights, unmount=unmounts)
-            await _serve(settings, instance_dir, catalog, mounting, ready)
+            await _serve(settings, instance_dir, catalog, mounting, ready, doors, doorkeeper)
         except BaseExceptionGroup as group:
             error: BaseException = group
             while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -88,6 +96,8 @@ async def _serve(
     catalog: Catalog,
     mounting: Callable[[Tree], Mount],
     ready: Callable[[str], None],
+    doors: Doors,
+    doorkeeper: Doorkeeper,
 ) -> None:
     ledger = Ledger(catalog, settings.mountpoint, settings.idle_timeout)
     pool_settings = PoolSettings(
@@ -113,8 +123,10 @@ async def _serve(
     left = await trio.to_thread.run_sync(catalog.recover)
     if left:
         log.warning("removed %d attach records that a crashed daemon left behind", left)
-    status = Status(settings.mountpoint, datetime.now(UTC), refresher, pool)
-    app = make_app(status, tree, pool)
+    status = Status(settings.mountpoint, datetime.now(UTC), refresher, pool, doors.urls)
+    operations = {number: opcode.name for number, opcode in OPCODES.items()}
+    access = Access(doorkeeper, doors.hosts, operations)
+    app = make_app(status, tree, pool, access)
     mount = mounting(tree)
     refresher.tell = mount.forget
 
@@ -124,7 +136,7 @@ async def _serve(
             log.warning("there are no backups in %s: %s", catalog.describe(), _shown(settings))
         line = f"{count} backups at {settings.mountpoint}"
         _notify_systemd(f"READY=1\nSTATUS={line}")
-        ready(line)
+        ready(line + "".join(f", API at {url}" for url in doors.urls))
 
     async with trio.open_nursery() as listening:
         async with trio.open_nursery() as writing:
@@ -133,6 +145,8 @@ async def _serve(
                 async with trio.open_nursery() as services:
                     await services.start(pool.run, name="pool")
                     await services.start(serve_unix, app, instance_dir / "control.sock")
+                    for door in doors.sockets:
+                        await services.start(serve, app, door, doors.tls)
                     services.start_soon(refresher.run, name="catalog")
                     # Before anybody is told that we are ready, and may send one.
                     await listening.start(_obey_signals, mount, services.cancel_scope, refresher)

@@ -13,7 +13,7 @@ import click
 
 import restorefs
 from restorefs.cli import config_file, show
-from restorefs.cli.params import Codepage, DiskIndex, Duration, Mask, Names, Size
+from restorefs.cli.params import Address, Codepage, DiskIndex, Duration, Mask, Names, Size
 from restorefs.cli.text import READY, PrintableFormatter, printable
 from restorefs.config import Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True)
 MOUNTPOINT = click.Path(path_type=Path, readable=False)  # that of a crash may be dead
 ID = click.IntRange(0, 2**32 - 2)  # -1 means nobody at all: chown(2)
 CATALOG_HELP = "sqlite:////path/catalog.db or mysql+pymysql://user:password@host/database"
@@ -183,6 +184,32 @@ def main(ctx: click.Context, mountpoint: Path | None, runtime_dir: Path) -> None
     help="Started as root: become this user as soon as it is mounted, for good. The user must be"
     " able to read the images, and to reach the catalog.",
 )
+@click.option(
+    "--listen",
+    type=Address(),
+    is_flag=False,
+    flag_value=f"{Address.host}:{Address.port}",
+    metavar="[HOST:PORT]",
+    help="Serve the API and the web page over TCP, too. [default without a value: 127.0.0.1:8082;"
+    " port 0 takes a free one, and says which]",
+)
+@click.option(
+    "--token-file",
+    type=FILE,
+    help="Who may use it: a file that `restorefs token add` makes.",
+)
+@click.option(
+    "--listen-insecure", is_flag=True, help="Let everybody in who can connect, without a token."
+)
+@click.option("--tls-cert", type=FILE, help="A certificate with its chain (PEM): speak TLS.")
+@click.option("--tls-key", type=FILE, help="The certificate's key (PEM), without a password.")
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    metavar="NAME[:PORT]",
+    multiple=True,
+    help="A further name that browsers may reach it by; repeatable.",
+)
 @click.option("--source", default="restorefs", hidden=True)  # for the mount helper
 @click.option(
     "--log-level",
@@ -317,6 +344,67 @@ def migrate(catalog_url: str, down: bool) -> None:
 
     for line in migrate(catalog_url, down=down):
         click.echo(line)
+
+
+@main.group()
+def token() -> None:
+    """Look after the tokens of the API, for `restorefs mount --listen`."""
+
+
+token_file_option = click.option(
+    "--file", "path", type=click.Path(path_type=Path, dir_okay=False), required=True
+)
+
+
+@token.command("add")
+@click.argument("name")
+@token_file_option
+@click.option(
+    "--vm",
+    "vms",
+    metavar="PATTERN",
+    multiple=True,
+    help="Show only VMs whose name matches, such as 'web*'; repeatable.",
+)
+@told
+def token_add(name: str, path: Path, vms: tuple[str, ...]) -> None:
+    """Make a token and print it, once: only its hash is kept. The log shows NAME.
+
+    The file must be the daemon's own user's. A daemon that runs sees the change at once.
+    """
+    from restorefs.control import tokens
+
+    click.echo(tokens.add(path, name, vms or None))
+
+
+@token.command("list")
+@token_file_option
+@json_option
+@told
+def token_list(path: Path, as_json: bool) -> None:
+    """List the tokens by name."""
+    from restorefs.control import tokens
+
+    found = tokens.read(path)
+    if as_json:
+        show.as_json(
+            [{"name": each.name, "vms": each.vms, "created_at": each.created_at} for each in found]
+        )
+        return
+    for each in found:
+        vms = "all VMs" if each.vms is None else ", ".join(each.vms)
+        click.echo(printable(f"{each.name}  {vms}  {each.created_at}"))
+
+
+@token.command("remove")
+@click.argument("name")
+@token_file_option
+@told
+def token_remove(name: str, path: Path) -> None:
+    """Take a token out; its sessions end at once."""
+    from restorefs.control import tokens
+
+    tokens.remove(path, name)
 
 
 @main.command()

@@ -104,6 +104,32 @@ class Names(click.ParamType[tuple[str, ...]]):
         return names
 
 
+class Address(click.ParamType[tuple[str, int]]):
+    """An address and a port from "127.0.0.1:8082", "[::1]:8082", "localhost" or ":8082"."""
+
+    name = "host:port"
+    host = "127.0.0.1"
+    port = 8082
+
+    def convert(
+        self,
+        value: str | tuple[str, int],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> tuple[str, int]:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([\w.-]*))(?::(\d{1,5}))?", value)
+        if match is None or (match[3] and int(match[3]) > 65_535):
+            self.fail(
+                f"{value!r} is not an address such as 127.0.0.1:8082, [::1]:8082 or :8082",
+                param,
+                ctx,
+            )
+        port = int(match[3]) if match[3] else self.port
+        return match[1] or match[2] or self.host, port
+
+
 class DiskIndex(click.ParamType[int]):
     """A disk's index from "0" or "disk0"."""
 

@@ -1,152 +1,179 @@
 """The API's calls.
 
-Owns paths, status codes and problem documents (RFC 9457). Must not touch the mount through the
-kernel: it asks the same tree and pool.
+Owns their paths, and that the application is made of its parts. Must not touch the mount through
+the kernel: it asks the same tree and pool.
 """
 
-import errno
-import json
-import logging
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
-from restorefs.catalog.records import BackupRecord, DiskRecord
-from restorefs.control.status import Status, describe_backup, describe_disk
-from restorefs.errors import NotFoundError, RestoreError
-from restorefs.session.pool import Failure, Pool
+from restorefs.control import problems
+from restorefs.control.archive import Archives
+from restorefs.control.backups import Backups
+from restorefs.control.files import Files
+from restorefs.control.guard import Guard, Hosts
+from restorefs.control.limits import Limits
+from restorefs.control.metrics import MEDIA_TYPE, ApiFigures, Metrics
+from restorefs.control.mounts import Mounts
+from restorefs.control.openapi import make_document
+from restorefs.control.pages import Pages
+from restorefs.control.paths import Paths
+from restorefs.control.problems import JsonResponse, ProblemError
+from restorefs.control.query import Query, json_body
+from restorefs.control.query import field as field_of
+from restorefs.control.restore import Restore
+from restorefs.control.search import Searches
+from restorefs.control.sessions import COOKIE, SESSION_SECONDS, Doorkeeper
+from restorefs.control.status import Status
+from restorefs.control.versions import Versions
+from restorefs.control.who import Who, require_all, who_asks
+from restorefs.counters import FUSE
+from restorefs.errors import RestoreError
+from restorefs.session.pool import Pool
 from restorefs.tree.tree import Tree
 
-log = logging.getLogger(__name__)
-
-STATUS_CODES = {
-    errno.ENOENT: 404,
-    errno.EBUSY: 409,
-    errno.ESTALE: 410,
-    errno.EINVAL: 422,
-    errno.ENOKEY: 423,
-    errno.EOPNOTSUPP: 501,
-    errno.EIO: 502,
-    errno.ETIMEDOUT: 504,
-}
+_BACKUP = "/api/v1/backups/{backup_id:path}"  # `path`, because a backup's id may hold a slash
+_DISK = _BACKUP + "/disks/{disk_index:int}"
+_MOUNT = "/api/v1/restore/{mount_id}"
 
 
-class _Json(JSONResponse):
-    """JSON in ASCII: a name that is not UTF-8 becomes escapes, which give it back when read."""
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who may ask, and by which names; the default is for a unix socket alone. `operations`: names
+    of the kernel's requests, for the metrics."""
 
-    def render(self, content: Any) -> bytes:
-        return json.dumps(content, separators=(",", ":")).encode()
+    doorkeeper: Doorkeeper = field(default_factory=lambda: Doorkeeper(None))
+    hosts: Hosts = field(default_factory=Hosts)
+    operations: Mapping[int, str] = field(default_factory=dict)
 
 
-def make_app(status: Status, tree: Tree, pool: Pool) -> Starlette:
+def make_app(status: Status, tree: Tree, pool: Pool, access: Access | None = None) -> ASGIApp:
     """Return the application."""
-    calls = _Calls(status, tree, pool)
-    # `path`, because a backup's id may hold a slash.
-    disk = "/api/v1/backups/{backup_id:path}/disks/{disk_index:int}"
-    return Starlette(
+    access = access or Access()
+    figures, limits = ApiFigures(), Limits()
+    mounts, paths = Mounts(tree, pool), Paths(tree, pool)
+    metrics = Metrics(pool, figures, FUSE, access.operations)
+    daemon = _Daemon(status, tree, metrics, access.doorkeeper)
+    backups = Backups(tree, pool)
+    restore = Restore(tree, pool, mounts, status.mountpoint)
+    files = Files(tree, paths, mounts, limits, figures)
+    archives = Archives(tree, paths, mounts, limits, figures)
+    searches = Searches(tree, paths, mounts, limits)
+    versions = Versions(tree, paths, mounts, limits)
+    pages = Pages()
+    app = Starlette(
         routes=[
-            Route("/api/v1/status", calls.status),
-            Route("/api/v1/reload", calls.reload, methods=["POST"]),
-            Route("/api/v1/backups", calls.backups),
-            Route("/api/v1/backups/{backup_id:path}/volumes", calls.volumes),
-            Route(disk + "/attachment", calls.attach, methods=["PUT"]),
-            Route(disk + "/attachment", calls.detach, methods=["DELETE"]),
+            Route("/api/v1/openapi.json", daemon.openapi),
+            Route("/api/v1/session", daemon.session, methods=["GET"]),
+            Route("/api/v1/session", daemon.begin_session, methods=["POST"]),
+            Route("/api/v1/session", daemon.end_session, methods=["DELETE"]),
+            Route("/api/v1/status", daemon.status),
+            Route("/api/v1/reload", daemon.reload, methods=["POST"]),
+            Route("/api/v1/vms", backups.vms),
+            Route("/api/v1/versions", versions.versions),
+            Route("/api/v1/backups", backups.backups),
+            Route(_BACKUP + "/volumes", backups.volumes),
+            Route(_BACKUP + "/disks", backups.disks),
+            Route(_DISK + "/attachment", backups.attach, methods=["PUT"]),
+            Route(_DISK + "/attachment", backups.detach, methods=["DELETE"]),
+            Route("/api/v1/restore/mount", restore.mount, methods=["POST"]),
+            Route("/api/v1/restore/mounts", restore.mounts),
+            Route(_MOUNT, restore.unmount, methods=["DELETE"]),
+            Route(_MOUNT + "/files", files.files),
+            Route(_MOUNT + "/download", files.download),
+            Route(_MOUNT + "/preview", files.preview),
+            Route(_MOUNT + "/archive", archives.archive),
+            Route(_MOUNT + "/search", searches.search),
+            Route("/metrics", daemon.metrics),
+            Route("/healthz", daemon.healthz),
+            Route("/", pages.page),
+            Route("/{name}", pages.page),
         ],
         exception_handlers={
-            RestoreError: _problem,
-            HTTPException: _http_problem,
-            Exception: _bug,
+            RestoreError: problems.answer,
+            ProblemError: problems.answer,
+            HTTPException: problems.answer,
+            Exception: problems.bug,
         },
     )
+    app.router.redirect_slashes = False
+    return Guard(app, access.doorkeeper, access.hosts, figures)
 
 
-class _Calls:
-    def __init__(self, status: Status, tree: Tree, pool: Pool) -> None:
+class _Daemon:
+    """The calls about the daemon itself."""
+
+    def __init__(
+        self, status: Status, tree: Tree, metrics: Metrics, doorkeeper: Doorkeeper
+    ) -> None:
         self._status = status
         self._tree = tree
-        self._pool = pool
+        self._metrics = metrics
+        self._doorkeeper = doorkeeper
+        self._openapi = make_document()
+
+    async def openapi(self, request: Request) -> Response:
+        return JsonResponse(self._openapi)
 
     async def status(self, request: Request) -> Response:
-        return _Json(self._status.describe(self._tree.namespace))
+        Query(request)
+        return JsonResponse(self._status.describe(self._tree.namespace, who_asks(request)))
 
     async def reload(self, request: Request) -> Response:
         """Ask the catalog now, and say what is new and what has gone."""
+        Query(request)
+        require_all(request)
         changed = await self._status.refresher.load()
         namespace = self._tree.namespace
         counts = {"backups": len(namespace.backups), "disks": len(namespace.disks)}
-        return _Json(counts | {"added": list(changed.added), "removed": list(changed.removed)})
-
-    async def backups(self, request: Request) -> Response:
-        backups = self._tree.namespace.backups.values()
-        return _Json({"backups": [describe_backup(backup) for backup in backups]})
-
-    async def volumes(self, request: Request) -> Response:
-        """Everything on every disk of a backup; attaches them. A disk that fails says why."""
-        backup = self._backup(request)
-        disks = []
-        for record in backup.disks:
-            try:
-                async with self._pool.use(record) as attached:
-                    disks.append(describe_disk(record, attached, self._failure(record)))
-            except RestoreError:
-                disks.append(describe_disk(record, None, self._failure(record)))
-        return _Json(describe_backup(backup) | {"disks": disks})
-
-    async def attach(self, request: Request) -> Response:
-        record = self._disk(request)
-        async with self._pool.use(record) as attached:
-            return _Json(describe_disk(record, attached, self._failure(record)))
-
-    async def detach(self, request: Request) -> Response:
-        record = self._disk(request)
-        detached = await self._pool.detach(record.id, "asked to")
-        return _Json(
-            {
-                "backup_id": record.backup_id,
-                "disk_index": record.disk_index,
-                "detached": detached,
-            }
+        return JsonResponse(
+            counts | {"added": list(changed.added), "removed": list(changed.removed)}
         )
 
-    def _failure(self, record: DiskRecord) -> Failure | None:
-        return self._pool.failures.get(record.id)
+    async def metrics(self, request: Request) -> Response:
+        require_all(request)
+        return Response(self._metrics.render(), headers={"Content-Type": MEDIA_TYPE})
 
-    def _backup(self, request: Request) -> BackupRecord:
-        backup_id = request.path_params["backup_id"]
-        backup = self._tree.namespace.backups.get(backup_id)
-        if backup is None:
-            raise NotFoundError(f"there is no backup {backup_id!r}")
-        return backup
+    async def healthz(self, request: Request) -> Response:
+        if self._status.refresher.error is not None:
+            return JsonResponse({"status": "catalog"}, 503)
+        return JsonResponse({"status": "ok"})
 
-    def _disk(self, request: Request) -> DiskRecord:
-        backup = self._backup(request)
-        index = request.path_params["disk_index"]
-        for disk in backup.disks:
-            if disk.disk_index == index:
-                return disk
-        known = ", ".join(str(disk.disk_index) for disk in backup.disks)
-        raise NotFoundError(f"{backup.id} has no disk {index}; it has {known}")
+    async def session(self, request: Request) -> Response:
+        Query(request)
+        headers = request.headers
+        who = self._doorkeeper.who(headers.get("authorization"), headers.get("cookie"))
+        return JsonResponse(_describe_who(who))
+
+    async def begin_session(self, request: Request) -> Response:
+        token = field_of(await json_body(request), "token", str)
+        session, who = self._doorkeeper.begin(token)
+        response = JsonResponse(_describe_who(who))
+        response.set_cookie(
+            COOKIE,
+            session,
+            max_age=SESSION_SECONDS,
+            secure=request.scope["scheme"] == "https",
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+    async def end_session(self, request: Request) -> Response:
+        Query(request)
+        self._doorkeeper.end(request.headers.get("cookie"))
+        response = JsonResponse({"ended": True})
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict")
+        return response
 
 
-async def _problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RestoreError)
-    return _document(STATUS_CODES.get(error.errno, 500), str(error), error.errno)
-
-
-async def _http_problem(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _document(error.status_code, error.detail, None)
-
-
-async def _bug(request: Request, error: Exception) -> Response:
-    log.error("unexpected error in %s %s", request.method, request.url.path, exc_info=error)
-    return _document(500, f"internal error: {error!r}", None)
-
-
-def _document(status: int, detail: str, code: int | None) -> Response:
-    content = {"status": status, "detail": detail, "errno": code and errno.errorcode.get(code)}
-    return _Json(content, status, media_type="application/problem+json")
+def _describe_who(who: Who) -> dict[str, object]:
+    vms = None if who.vms is None else list(who.vms)
+    return {"name": who.name, "kind": who.kind, "vms": vms}

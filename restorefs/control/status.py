@@ -4,6 +4,7 @@ Owns the field names of the API. Must not know how they are sent or shown.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,12 +12,17 @@ from typing import Any, TypeAlias
 
 import restorefs
 from restorefs.catalog.records import BackupRecord, DiskRecord
+from restorefs.control.mounts import mount_id
+from restorefs.control.who import Who
 from restorefs.session.disk import AttachedDisk, Content
 from restorefs.session.pool import Failure, Pool
 from restorefs.tree.namespace import Namespace
 from restorefs.tree.refresh import Refresher
 
 Json: TypeAlias = dict[str, Any]
+
+_OF_ALL = ("pid", "catalog", "catalog_error", "cache")
+_OF_THE_HOST = ("attached_for", "socket", "qemu_nbd_pid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,37 +33,50 @@ class Status:
     started_at: datetime
     refresher: Refresher
     pool: Pool
+    listening: Sequence[str] = ()
+    """The URLs that the API answers at, beside its unix socket."""
 
-    def describe(self, namespace: Namespace) -> Json:
-        """Return the daemon's state."""
+    def describe(self, namespace: Namespace, who: Who) -> Json:
+        """Return the daemon's state, as far as somebody may see it."""
         settings = self.pool.settings
-        return {
+        backups = [each for each in namespace.backups.values() if who.may_see(each.vm_name)]
+        seen = {disk.id for backup in backups for disk in backup.disks}
+        told: Json = {
             "version": restorefs.__version__,
             "pid": os.getpid(),
             "mountpoint": str(self.mountpoint),
-            "started_at": _time(self.started_at),
+            "started_at": time_text(self.started_at),
             "catalog": self.refresher.catalog_name,
             "catalog_error": self.refresher.error,
-            "backups": len(namespace.backups),
-            "disks": len(namespace.disks),
+            "backups": len(backups),
+            "disks": len(seen),
             "max_attached": settings.max_attached,
             "idle_timeout_seconds": settings.idle_timeout,
+            "listening": list(self.listening),
             "cache": {"hits": self.pool.cache.hits, "misses": self.pool.cache.misses},
             "attached": [
-                describe_attachment(disk, settings.idle_timeout) for disk in self.pool.attached
+                describe_attachment(disk, settings.idle_timeout)
+                for disk in self.pool.attached
+                if disk.record.id in seen
             ],
             "failures": [
                 {"backup_id": disk.backup_id, "disk_index": disk.disk_index, **_failure(failure)}
                 for disk_id, failure in self.pool.failures.items()
-                if (disk := namespace.disks.get(disk_id)) is not None
+                if disk_id in seen and (disk := namespace.disks.get(disk_id)) is not None
             ],
         }
+        if not who.sees_all:
+            told |= dict.fromkeys(_OF_ALL)
+            for attached in told["attached"]:
+                attached |= dict.fromkeys(_OF_THE_HOST)
+        return told
 
 
 def describe_attachment(disk: AttachedDisk, idle_timeout: float) -> Json:
     """Return what is known of an attached disk."""
     accessed = disk.last_accessed_at
     return {
+        "mount_id": mount_id(disk.record),
         "backup_id": disk.record.backup_id,
         "disk_index": disk.record.disk_index,
         "filesystems": disk.filesystems.split(",") if disk.filesystems else [],
@@ -67,9 +86,11 @@ def describe_attachment(disk: AttachedDisk, idle_timeout: float) -> Json:
         ),
         "socket": str(disk.server.socket_path),
         "qemu_nbd_pid": disk.server.process.pid,
-        "attached_at": _time(disk.attached_at),
-        "last_accessed_at": _time(accessed),
-        "expires_at": _time(accessed + timedelta(seconds=idle_timeout)) if idle_timeout else None,
+        "attached_at": time_text(disk.attached_at),
+        "last_accessed_at": time_text(accessed),
+        "expires_at": time_text(accessed + timedelta(seconds=idle_timeout))
+        if idle_timeout
+        else None,
         "requests_under_way": disk.in_use,
         "bytes_read": disk.device.bytes_read,
     }
@@ -80,8 +101,20 @@ def describe_backup(backup: BackupRecord) -> Json:
     return {
         "backup_id": backup.id,
         "vm_name": backup.vm_name,
-        "created_at": _time(backup.created_at),
+        "created_at": time_text(backup.created_at),
         "disk_indexes": [disk.disk_index for disk in backup.disks],
+    }
+
+
+def describe_record(record: DiskRecord) -> Json:
+    """Return what the catalog says of a disk."""
+    return {
+        "id": record.id,
+        "disk_index": record.disk_index,
+        "vmware_disk_key": record.vmware_disk_key,
+        "size_gb": record.size_gb,
+        "qcow2_path": record.qcow2_path,
+        "status": record.status,
     }
 
 
@@ -89,15 +122,7 @@ def describe_disk(
     record: DiskRecord, attached: AttachedDisk | None, failure: Failure | None
 ) -> Json:
     """Return a disk with everything that is on it; without volumes when it is not attached."""
-    found: Json = {
-        "id": record.id,
-        "disk_index": record.disk_index,
-        "vmware_disk_key": record.vmware_disk_key,
-        "size_gb": record.size_gb,
-        "qcow2_path": record.qcow2_path,
-        "status": record.status,
-        "error": failure.reason if failure else None,
-    }
+    found = describe_record(record) | {"error": failure.reason if failure else None}
     if attached is not None:
         found |= {
             "size": attached.device.size,
@@ -138,10 +163,11 @@ def _volume(content: Content) -> Json:
 
 
 def _failure(failure: Failure) -> Json:
-    return {"reason": failure.reason, "errno": failure.errno, "at": _time(failure.at)}
+    return {"reason": failure.reason, "errno": failure.errno, "at": time_text(failure.at)}
 
 
-def _time(time: datetime | None) -> str | None:
+def time_text(time: datetime | None) -> str | None:
+    """Return a time as JSON has it."""
     if time is None:
         return None
     return time.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -16,6 +16,7 @@ import itertools
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from typing import Any, TypeVar
 
+from restorefs.counters import FUSE
 from restorefs.errors import LookAgainError, NoAttributeError, NotFoundError, RestoreError
 from restorefs.fuse import protocol
 from restorefs.fuse.denying import Denying
@@ -98,7 +99,9 @@ class Operations:
 
     async def _read(self, request: Request) -> None:
         _, offset, size = protocol.read_in(request.body)
-        request.reply(await self._tree.read(request.node, offset, size))
+        data = await self._tree.read(request.node, offset, size)
+        FUSE.read_bytes += len(data)
+        request.reply(data)
 
     def _opendir(self, request: Request) -> Answering | None:
         self._tree.check_there(request.node)  # nothing is listed from memory when it has gone

@@ -9,7 +9,9 @@ Concurrency: answering does not block, and raises nothing.
 import errno
 import logging
 import os
+import time
 
+from restorefs.counters import FUSE, MAX_OPCODE
 from restorefs.errors import RestoreError
 from restorefs.fuse.protocol import HEADER, OPCODES, REPLY_HEADER
 from restorefs.tree.nodeid import NodeId
@@ -24,16 +26,28 @@ class Request:
     """What the kernel asks. `opcode` is one of protocol.Opcode, or one that we do not answer;
     `uid`, `gid` and `pid` are of the process that waits for it."""
 
-    __slots__ = ("answered", "body", "fd", "gid", "node", "opcode", "pid", "uid", "unique")
+    __slots__ = (
+        "answered",
+        "began_ns",
+        "body",
+        "fd",
+        "gid",
+        "node",
+        "opcode",
+        "pid",
+        "uid",
+        "unique",
+    )
 
-    def __init__(self, fd: int, message: bytes) -> None:
-        """`fd` is where the answer goes."""
+    def __init__(self, fd: int, message: bytes, began_ns: int = 0) -> None:
+        """`fd` is where the answer goes; `began_ns` when it came, by time.perf_counter_ns()."""
         header = HEADER.unpack_from(message)
         _, self.opcode, self.unique, node, self.uid, self.gid, self.pid, _, _ = header
         self.node = NodeId(node)
         self.body = message[HEADER.size :]
         self.fd = fd
         self.answered = False
+        self.began_ns = began_ns
 
     def __str__(self) -> str:
         name = OPCODES[self.opcode].name if self.opcode in OPCODES else f"request {self.opcode}"
@@ -49,6 +63,8 @@ class Request:
 
     def fail(self, number: int) -> None:
         """Answer with an errno."""
+        if not self.answered:
+            FUSE.errors[number] += 1
         self._send(REPLY_HEADER.pack(REPLY_HEADER.size, -number, self.unique))
 
     def fail_with(self, error: BaseException) -> None:
@@ -70,6 +86,9 @@ class Request:
         if self.answered:
             return False
         self.answered = True
+        opcode = self.opcode & MAX_OPCODE
+        FUSE.requests[opcode] += 1
+        FUSE.nanoseconds[opcode] += time.perf_counter_ns() - self.began_ns
         try:
             os.writev(self.fd, parts)
         except OSError as error:

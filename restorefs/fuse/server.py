@@ -99,8 +99,9 @@ class Server:
             if not message:
                 self._end()
                 break
-            awake_until = time.perf_counter_ns() + _AWAKE_NS
-            request = Request(self._fd, message)
+            now = time.perf_counter_ns()
+            awake_until = now + _AWAKE_NS
+            request = Request(self._fd, message, now)
             answering = self._begin(request)
             if answering is not None:
                 return request, answering

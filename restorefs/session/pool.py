@@ -19,6 +19,7 @@ import functools
 import itertools
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,7 @@ from restorefs.block.base import BlockDevice
 from restorefs.block.cache import BlockCache, CachedDisk
 from restorefs.block.nbd import NbdTransport
 from restorefs.catalog.records import DiskRecord
+from restorefs.counters import Seconds
 from restorefs.errors import (
     AttachTimeoutError,
     BusyError,
@@ -56,6 +58,7 @@ _END_SECONDS = 10.0
 _TRY_AGAIN_SECONDS = 60.0
 _PATIENCE = 30  # times as long as the last attempt took
 _LOGGED_PER_DISK = 50
+_ATTACH_BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
 
 
 # Sound, but not for us to read.
@@ -103,6 +106,10 @@ class Pool:
         self.failures: dict[int, Failure] = {}
         self._logged: dict[int, set[str]] = {}
         self.cache = cache
+        self.attach_seconds = Seconds(_ATTACH_BOUNDS)
+        self.attach_failures: Counter[int] = Counter()
+        self.bytes_read_before = 0
+        """Read from disks that are attached no more."""
         self._ledger = ledger
         self._attached: dict[int, AttachedDisk] = {}
         self._attaching: dict[DiskRecord, Once[AttachedDisk]] = {}
@@ -200,6 +207,7 @@ class Pool:
             self.failures.pop(record.id, None)
             self._logged.pop(record.id, None)
         else:
+            self.attach_failures[once.error.errno] += 1
             self.note_failure(record, once.error)
 
     def note_failure(self, record: DiskRecord, error: RestoreError) -> None:
@@ -223,6 +231,7 @@ class Pool:
             disk.attached_for = asker
             self._attached[record.id] = disk
             self._ledger.attached(disk)
+            self.attach_seconds.add(trio.current_time() - began)
             log.info(
                 "attached %s (%s) in %.0f ms for %s: %s",
                 _name(record),
@@ -419,6 +428,7 @@ class Pool:
             for disk in unit:
                 disk.transport.close(StorageError(f"{disk.transport.name}: detached"))
             for disk in unit:
+                self.bytes_read_before += disk.device.bytes_read
                 await disk.server.stop()
                 if disk.record.id not in self._attached:  # else the record is its successor's
                     self._ledger.detached(disk)

@@ -1,0 +1,276 @@
+"""Folders as one archive, made while it is sent.
+
+Owns the walk, what happens to what cannot be read, and that memory stays bounded: one batch of
+names for each level, a piece of content, and the pieces under way. Nothing is written to disk.
+
+What cannot be read is never left out silently. A file whose first MiB cannot be read is not in the
+archive, and named in its last entry, RESTOREFS-ERRORS.txt; one that fails later ends the
+archive there, for its size was promised. Must not know the formats.
+
+Concurrency: one task reads and one compresses and sends, with few pieces between them; both end
+when the client leaves.
+"""
+
+import os
+import stat
+from collections.abc import AsyncGenerator, Collection
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from restorefs.catalog.records import DiskRecord
+from restorefs.control import audit
+from restorefs.control.files import PIECE, disposition
+from restorefs.control.limits import Limits
+from restorefs.control.metrics import ApiFigures
+from restorefs.control.mounts import Mounts
+from restorefs.control.pack_tar import TarPacker
+from restorefs.control.pack_zip import ZipPacker
+from restorefs.control.packing import Member, Packer
+from restorefs.control.paths import Paths, Place
+from restorefs.control.problems import ProblemError
+from restorefs.control.query import Query
+from restorefs.control.streaming import BrokenOffError, Streamed, Write
+from restorefs.control.who import who_asks
+from restorefs.errors import DamagedError, RestoreError
+from restorefs.guestfs.base import Attributes
+from restorefs.tree.namespace import safe_name
+from restorefs.tree.nodeid import NodeId
+from restorefs.tree.tree import Listed, Tree
+
+PACKERS: dict[str, type[ZipPacker] | type[TarPacker]] = {"zip": ZipPacker, "tar.zst": TarPacker}
+ERRORS_NAME = b"RESTOREFS-ERRORS.txt"
+_MAX_DEPTH = 256
+_MAX_ERRORS = 10_000
+_MAX_LINKS = 100_000  # files with several names that are remembered
+_MAX_PATHS = 500
+_UNDER_WAY = 2
+_KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
+
+
+class Archives:
+    """Folders of mounted disks as archives."""
+
+    def __init__(
+        self, tree: Tree, paths: Paths, mounts: Mounts, limits: Limits, figures: ApiFigures
+    ) -> None:
+        self._tree = tree
+        self._paths = paths
+        self._mounts = mounts
+        self._limits = limits
+        self._figures = figures
+        self._threads = trio.CapacityLimiter(2)
+
+    async def archive(self, request: Request) -> Response:
+        query = Query(request, "path", "format", "errors")
+        record = self._mounts.find(who_asks(request), request.path_params["mount_id"])
+        packer = PACKERS[query.choice("format", PACKERS) or "zip"]
+        abort = query.choice("errors", ("abort", "list")) != "list"
+        paths = query.several("path") or ["/"]
+        if len(paths) > _MAX_PATHS:
+            raise ProblemError(400, f"more than {_MAX_PATHS} paths")
+        tops: dict[bytes, Place] = {}
+        for path in paths:
+            place = await self._paths.find(record, path, follow=len(paths) == 1)
+            tops[_free_name(_top_name(place, record), tops)] = place
+        for place in tops.values():
+            if place.is_folder:  # what cannot even be looked into is a problem, not an archive
+                await self._tree.readdir(place.entry.node)
+        name = next(iter(tops)) if len(tops) == 1 else _top_name(None, record)
+
+        async def make(write: Write) -> None:
+            await _Archive(self._tree, packer, self._threads, write, abort).run(tops)
+
+        self._limits.archives.take()
+        if request.method == "GET":
+            shown = ", ".join(place.shown for place in tops.values())
+            audit.note(who_asks(request), "archive", record, shown)
+        headers = {
+            "Content-Type": packer.media_type,
+            "Content-Disposition": disposition(name + packer.suffix.encode()),
+            "Cache-Control": "no-store",
+        }
+        return Streamed(make, headers, limit=self._limits.archives, count=self._figures.count_bytes)
+
+
+class _Archive:
+    """One archive while it is made."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        packer: type[ZipPacker] | type[TarPacker],
+        threads: trio.CapacityLimiter,
+        write: Write,
+        abort: bool,
+    ) -> None:
+        self._tree = tree
+        self._packer: Packer = packer(self._put, threads)
+        self._write = write
+        self._abort = abort
+        self._gathered = bytearray()
+        self._errors: list[str] = []
+        self._failed = 0
+        self._names: dict[NodeId, bytes] = {}
+        self._send, self._receive = trio.open_memory_channel[bytes](_UNDER_WAY)
+
+    async def run(self, tops: dict[bytes, Place]) -> None:
+        """Make it. Raises BrokenOffError where it is to end as an incomplete one."""
+        broken: list[RestoreError] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._pack, tops, broken)
+            async with self._receive:
+                async for piece in self._receive:
+                    if encoded := await self._packer.encode(piece):
+                        await self._write(encoded)
+        if broken:
+            raise broken[0]
+        if encoded := self._packer.encode_end():
+            await self._write(encoded)
+        if self._failed and self._abort:
+            raise BrokenOffError
+
+    async def _pack(self, tops: dict[bytes, Place], broken: list[RestoreError]) -> None:
+        async with self._send:
+            try:
+                for name, place in tops.items():
+                    await self._add_tree(name, place)
+                if self._failed:
+                    await self._add_errors()
+                await self._packer.finish()
+                await self._flush()
+            except RestoreError as error:
+                broken.append(error)
+
+    async def _put(self, piece: bytes) -> None:
+        """Gather what is put: who compresses and sends gets pieces of a MiB."""
+        self._gathered += piece
+        if len(self._gathered) >= PIECE:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        piece = bytes(self._gathered)
+        self._gathered.clear()
+        await self._send.send(piece)
+
+    # --- the walk -----------------------------------------------------------------------------
+
+    async def _add_tree(self, name: bytes, place: Place) -> None:
+        """Add a file, or a folder and all that is in it, depth first."""
+        attributes = place.entry.attributes
+        assert attributes is not None
+        await self._add(name, place.entry.node, attributes)
+        if not stat.S_ISDIR(attributes.mode):
+            return
+        # An iterator over the entries of each folder between here and the top.
+        open_folders = [(name, self._entries(name, place.entry.node))]
+        try:
+            while open_folders:
+                folder, entries = open_folders[-1]
+                item = await anext(entries, None)
+                if item is None:
+                    await open_folders.pop()[1].aclose()
+                    continue
+                if item.name in (b"", b".", b"..") or b"/" in item.name or b"\0" in item.name:
+                    self._fail(folder + b"/" + item.name, "this cannot be a name")
+                    continue
+                path = folder + b"/" + item.name
+                entry = item.entry
+                if entry.attributes is None:
+                    self._fail(path, "its attributes cannot be read")
+                    continue
+                await self._add(path, entry.node, entry.attributes)
+                if stat.S_ISDIR(entry.attributes.mode):
+                    if len(open_folders) >= _MAX_DEPTH:
+                        self._fail(path, f"more than {_MAX_DEPTH} folders deep")
+                    else:
+                        open_folders.append((path, self._entries(path, entry.node)))
+        finally:
+            for _, entries in open_folders:
+                await entries.aclose()
+
+    async def _entries(self, path: bytes, folder: NodeId) -> AsyncGenerator[Listed, None]:
+        cookie, complete = 0, False
+        while not complete:
+            try:
+                batch = await self._tree.readdir(folder, cookie)
+            except RestoreError as error:
+                self._fail(path, f"not all of its names can be read: {error}")
+                return
+            for item in batch.items:
+                yield item
+                cookie = item.cookie
+            complete = batch.complete
+            await trio.lowlevel.checkpoint()
+
+    async def _add(self, path: bytes, node: NodeId, attributes: Attributes) -> None:
+        kind = stat.S_IFMT(attributes.mode)
+        several = attributes.nlink > 1 and kind != stat.S_IFDIR and self._packer.has_hard_links
+        if kind not in _KINDS and (not self._packer.has_hard_links or kind == stat.S_IFSOCK):
+            return  # a zip has no devices, nothing has sockets
+        if several and (first := self._names.get(node)) is not None:
+            await self._packer.begin(Member(path, attributes), first, hard=True)
+            await self._packer.end()
+            return
+        try:
+            target = await self._tree.readlink(node) if kind == stat.S_IFLNK else b""
+            size = attributes.size if kind == stat.S_IFREG else 0
+            first_piece = await self._piece(node, 0, size)
+        except RestoreError as error:
+            self._fail(path, str(error))
+            return
+        if several and len(self._names) < _MAX_LINKS:
+            self._names[node] = path
+        await self._packer.begin(Member(path, attributes), target)
+        position, piece = 0, first_piece
+        while piece:
+            await self._packer.data(piece)
+            position += len(piece)
+            try:
+                piece = await self._piece(node, position, size)
+            except RestoreError as error:
+                raise DamagedError(f"{os.fsdecode(path)}: {error}") from error
+        await self._packer.end()
+
+    async def _piece(self, node: NodeId, start: int, size: int) -> bytes:
+        if start >= size:
+            return b""
+        length = min(PIECE, size - start)
+        data = bytes(await self._tree.read(node, start, length))
+        if len(data) != length:
+            raise DamagedError(f"ends after {start + len(data)} bytes, before its size")
+        return data
+
+    # --- what cannot be read ------------------------------------------------------------------
+
+    def _fail(self, path: bytes, why: str) -> None:
+        self._failed += 1
+        if len(self._errors) < _MAX_ERRORS:
+            shown = path.decode("utf-8", "backslashreplace")
+            self._errors.append(f"{shown}: {why}\n".replace("\n", " ").strip() + "\n")
+
+    async def _add_errors(self) -> None:
+        more = self._failed - len(self._errors)
+        lines = ["These could not be read and are not, or not as a whole, in this archive:\n\n"]
+        lines += self._errors + ([f"and {more} more\n"] if more else [])
+        text = "".join(lines).encode("utf-8", "backslashreplace")
+        attributes = Attributes(0, stat.S_IFREG | 0o644, 1, 0, 0, 0, len(text), 0, 0, 0, 0)
+        await self._packer.begin(Member(ERRORS_NAME, attributes))
+        await self._packer.data(text)
+        await self._packer.end()
+
+
+def _top_name(place: Place | None, record: DiskRecord) -> bytes:
+    """Return what an archive's folder is called: as the folder, or as the disk."""
+    if place is not None and place.path != b"/":
+        return place.path.rpartition(b"/")[2]
+    return safe_name(f"{record.backup_id}-disk{record.disk_index}")
+
+
+def _free_name(name: bytes, taken: Collection[bytes]) -> bytes:
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = name + b"-%d" % number
+    return free

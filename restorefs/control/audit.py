@@ -1,0 +1,24 @@
+"""One line of the log for everything that takes data out of a backup, or attaches one.
+
+Owns the line's form: who, what, of which disk. Names are printed as they are; the log's formatter
+keeps a hostile one from forging a line.
+"""
+
+import logging
+
+from restorefs.catalog.records import DiskRecord
+from restorefs.control.who import Who
+
+log = logging.getLogger(__name__)
+
+
+def note(who: Who, what: str, record: DiskRecord, about: str = "") -> None:
+    """Write that somebody did something with a disk."""
+    log.info(
+        "audit: %s: %s %s/disk%d%s",
+        who.name,
+        what,
+        record.backup_id,
+        record.disk_index,
+        f" {about}" if about else "",
+    )

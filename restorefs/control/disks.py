@@ -1,0 +1,40 @@
+"""What a request says of backups and disks, looked up as far as who asks may see it.
+
+Must not know what is done with them.
+"""
+
+from collections.abc import Iterator
+
+from starlette.requests import Request
+
+from restorefs.catalog.records import BackupRecord, DiskRecord
+from restorefs.control.who import Who, who_asks
+from restorefs.errors import NotFoundError
+from restorefs.tree.tree import Tree
+
+
+def visible(tree: Tree, who: Who) -> Iterator[BackupRecord]:
+    """Yield the backups that somebody may see."""
+    backups = tree.namespace.backups.values()
+    return (backup for backup in backups if who.may_see(backup.vm_name))
+
+
+def backup_of(tree: Tree, who: Who, backup_id: str) -> BackupRecord:
+    """Return a backup; one that may not be seen is not there. Raises NotFoundError."""
+    backup = tree.namespace.backups.get(backup_id)
+    if backup is None or not who.may_see(backup.vm_name):
+        raise NotFoundError(f"there is no backup {backup_id!r}")
+    return backup
+
+
+def disk_of(backup: BackupRecord, index: int) -> DiskRecord:
+    """Return a disk of a backup. Raises NotFoundError."""
+    for disk in backup.disks:
+        if disk.disk_index == index:
+            return disk
+    known = ", ".join(str(disk.disk_index) for disk in backup.disks)
+    raise NotFoundError(f"{backup.id} has no disk {index}; it has {known}")
+
+
+def backup_in_path(tree: Tree, request: Request) -> BackupRecord:
+    return backup_of(tree, who_asks(request), request.path_params["backup_id"])

@@ -1,0 +1,269 @@
+"""The calls about one mount's files: listing, download, preview.
+
+Owns these calls' headers: ranges, ETags, and names that are safe in a header.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Sequence
+from email.utils import formatdate, parsedate_to_datetime
+from typing import NamedTuple
+from urllib.parse import quote
+
+import trio
+from starlette.requests import Request
+from starlette.responses import Response
+
+from restorefs.catalog.records import DiskRecord
+from restorefs.control import audit
+from restorefs.control.limits import Limits
+from restorefs.control.listing import SORTS, Listings
+from restorefs.control.metrics import ApiFigures
+from restorefs.control.mounts import Mounts
+from restorefs.control.paths import Paths, Place
+from restorefs.control.problems import ProblemError, as_json
+from restorefs.control.query import Query
+from restorefs.control.rows import Json, Row, describe, etag, type_of
+from restorefs.control.sniff import Kind, text_of, told_by
+from restorefs.control.streaming import Streamed, Write
+from restorefs.control.who import who_asks
+from restorefs.errors import DamagedError, IsAFolderError, RestoreError
+from restorefs.tree.tree import Tree
+
+PIECE = 1 << 20
+_MAX_TEXT = 1 << 20
+_MAX_IMAGE = 32 << 20
+_SMALL = 1000  # rows that are written as JSON in the loop
+_MAX_FOLLOWED = 1000  # links of one page
+SANDBOX = "sandbox; default-src 'none'"
+
+
+class Files:
+    """Files of mounted disks."""
+
+    def __init__(
+        self, tree: Tree, paths: Paths, mounts: Mounts, limits: Limits, figures: ApiFigures
+    ) -> None:
+        self._tree = tree
+        self._paths = paths
+        self._mounts = mounts
+        self._limits = limits
+        self._figures = figures
+        self._listings = Listings(tree)
+
+    # --- listing ------------------------------------------------------------------------------
+
+    async def files(self, request: Request) -> Response:
+        query = Query(request, "path", "offset", "limit", "sort", "folders_first")
+        record = self._record(request)
+        sort = query.choice("sort", SORTS) or "name"
+        first = query.flag("folders_first", True)
+        offset, limit = query.number("offset", 0), query.number("limit", 2**53, 1)
+        place = await self._paths.find(record, query.text("path") or "/")
+        entry = place.entry
+        rows = await self._listings.rows(entry.node, entry.generation, sort, first)
+        shown = rows[offset : offset + limit]
+        links = await self._links(record, place, shown)
+
+        def render() -> bytes:
+            return as_json(
+                {
+                    "mount_id": request.path_params["mount_id"],
+                    "path": place.shown,
+                    "files": [describe(row, place.path) | links.get(row.name, {}) for row in shown],
+                    "total_count": len(rows),
+                    "offset": offset,
+                }
+            )
+
+        small = len(shown) <= _SMALL
+        body = render() if small else await trio.to_thread.run_sync(render)
+        return Response(body, media_type="application/json")
+
+    async def _links(
+        self, record: DiskRecord, place: Place, rows: Sequence[Row]
+    ) -> dict[bytes, Json]:
+        """Return what to tell of the links among some rows."""
+        found: dict[bytes, Json] = {}
+        for row in rows:
+            if row.kind != stat.S_IFLNK or not row.mode:
+                continue
+            if len(found) >= _MAX_FOLLOWED:
+                break
+            path = os.fsdecode(place.path.rstrip(b"/") + b"/" + row.name)
+            told: Json = {"target": "", "target_type": None}
+            try:
+                told["target"] = os.fsdecode(await self._tree.readlink(row.node))
+                told["target_type"] = type_of((await self._paths.find(record, path)).mode)
+            except (RestoreError, ProblemError):
+                pass  # it leads nowhere, or nobody can tell
+            found[row.name] = told
+        return found
+
+    # --- one file -----------------------------------------------------------------------------
+
+    async def download(self, request: Request) -> Response:
+        query = Query(request, "path")
+        record = self._record(request)
+        place = await self._file(record, query.needed("path"))
+        attributes = place.entry.attributes
+        assert attributes is not None
+        tag = etag(record.id, record.generation, place.entry.node, attributes)
+        headers = {
+            "Accept-Ranges": "bytes",
+            "ETag": tag,
+            "Cache-Control": "private, no-cache",
+            "Content-Security-Policy": SANDBOX,
+        }
+        modified = attributes.mtime_ns // 1_000_000_000
+        if 0 <= modified < 2**37:
+            headers["Last-Modified"] = formatdate(modified, usegmt=True)
+        if _matches(request.headers.get("if-none-match"), tag):
+            return Response(None, 304, headers)
+        start, end, status = 0, attributes.size, 200
+        if (asked := request.headers.get("range")) and _may_range(request, tag, modified):
+            found = _range(asked, attributes.size)
+            if found is not None:
+                start, end = found
+                status = 206
+                headers["Content-Range"] = f"bytes {start}-{end - 1}/{attributes.size}"
+        name = place.path.rpartition(b"/")[2]
+        headers |= {
+            "Content-Type": "application/octet-stream",
+            "Content-Length": str(end - start),
+            "Content-Disposition": disposition(name),
+        }
+        first = await self._piece(place, start, end) if request.method != "HEAD" else b""
+
+        async def make(write: Write) -> None:
+            position = start
+            piece = first
+            while True:
+                position += len(piece)
+                await write(piece)
+                if position >= end:
+                    return
+                piece = await self._piece(place, position, end)
+
+        self._limits.downloads.take()
+        if request.method == "GET":
+            audit.note(who_asks(request), "download", record, _shown(place, start, end))
+        return Streamed(
+            make,
+            headers,
+            status=status,
+            limit=self._limits.downloads,
+            count=self._figures.count_bytes,
+        )
+
+    async def _piece(self, place: Place, start: int, end: int) -> bytes:
+        """Return the next bytes, up to a whole MiB of the file: those are one slot of the cache."""
+        if start >= end:
+            return b""
+        length = min(PIECE - start % PIECE, end - start)
+        data = bytes(await self._tree.read(place.entry.node, start, length))
+        if len(data) != length:
+            raise DamagedError(f"the file ends after {start + len(data)} bytes, before its size")
+        return data
+
+    async def preview(self, request: Request) -> Response:
+        query = Query(request, "path")
+        record = self._record(request)
+        place = await self._file(record, query.needed("path"))
+        attributes = place.entry.attributes
+        assert attributes is not None
+        size = attributes.size
+        head = await self._piece(place, 0, min(size, _MAX_TEXT))
+        kind = told_by(head)
+        headers = {
+            "Content-Security-Policy": SANDBOX,
+            "Cache-Control": "private, no-cache",
+            "Content-Disposition": "inline",
+            "ETag": etag(record.id, record.generation, place.entry.node, attributes),
+        }
+        if kind is None or (kind is not Kind.TEXT and size > _MAX_IMAGE):
+            raise ProblemError(415, "neither text nor an image that can be shown; download it")
+        body = bytearray(head)
+        if kind is Kind.TEXT:
+            if size > len(head):
+                headers["X-Truncated"] = "true"
+            content = text_of(head).encode()
+        else:
+            while len(body) < size:
+                body += await self._piece(place, len(body), size)
+            content = bytes(body)
+        audit.note(who_asks(request), "preview", record, _shown(place, 0, len(body)))
+        self._figures.count_bytes(len(content))
+        headers["Content-Type"] = kind.value
+        return Response(content, headers=headers)
+
+    async def _file(self, record: DiskRecord, path: str) -> Place:
+        place = await self._paths.find(record, path)
+        if place.is_folder:
+            raise IsAFolderError(f"{place.shown} is a folder; ask for it as an archive")
+        if not stat.S_ISREG(place.mode):
+            raise ProblemError(422, f"{place.shown} is not a file with content")
+        return place
+
+    def _record(self, request: Request) -> DiskRecord:
+        return self._mounts.find(who_asks(request), request.path_params["mount_id"])
+
+
+class Range(NamedTuple):
+    """A part of a file, half-open."""
+
+    start: int
+    end: int
+
+
+def _range(asked: str, size: int) -> Range | None:
+    """Return the one range that is asked for; None where the whole file is to be sent (RFC 9110,
+    14.2): several ranges, other units, what is not understood. Raises ProblemError, 416."""
+    match = re.fullmatch(r"bytes=\s*([0-9]{0,18})-([0-9]{0,18})\s*", asked)
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    if first == "":  # the last so many bytes
+        start, end = max(0, size - int(last)), size
+    else:
+        start, end = int(first), min(size, int(last) + 1 if last else size)
+        if last and int(last) < int(first):
+            return None
+    if start >= end:
+        raise ProblemError(416, f"the file has {size} bytes", {"Content-Range": f"bytes */{size}"})
+    return Range(start, end)
+
+
+def _may_range(request: Request, tag: str, modified: int) -> bool:
+    """Whether If-Range, if there is one, still holds."""
+    condition = request.headers.get("if-range")
+    if condition is None:
+        return True
+    if condition.startswith(('"', "W/")):
+        return condition.strip() == tag
+    try:
+        return int(parsedate_to_datetime(condition).timestamp()) == modified
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _matches(condition: str | None, tag: str) -> bool:
+    if condition is None:
+        return False
+    tags = [each.strip().removeprefix("W/") for each in condition.split(",")]
+    return "*" in tags or tag in tags
+
+
+def disposition(name: bytes) -> str:
+    """Return a Content-Disposition that is safe for every name (RFC 6266): a plain name in ASCII
+    for old clients, and the true one encoded, as far as it is UTF-8."""
+    text = name.decode("utf-8", "replace")
+    text = "".join(each if each.isprintable() else "_" for each in text).strip() or "file"
+    plain = re.sub(r"[^A-Za-z0-9 !#$&()+,.;=@^_`{}~\[\]-]", "_", text)
+    plain = plain.replace(";", "_")
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(text, safe='')}"
+
+
+def _shown(place: Place, start: int, end: int) -> str:
+    return f"{place.shown} bytes {start}-{end}"

@@ -1,0 +1,48 @@
+"""The web page's files.
+
+Owns that only they are served: a plain name with a known ending, of a file that lies in the folder
+when the daemon starts. Nothing of a request becomes a path.
+"""
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from restorefs.control.problems import ProblemError
+
+FOLDER = Path(__file__).with_name("page")
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_POLICY = (
+    "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'self';"
+    " frame-ancestors 'none'; object-src 'none'"
+)
+
+
+class Pages:
+    """The files of the page, in memory."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._files: dict[str, tuple[bytes, str]] = {}
+        if folder.is_dir():
+            for path in sorted(folder.iterdir()):
+                if path.suffix in _TYPES and path.is_file():
+                    self._files[path.name] = path.read_bytes(), _TYPES[path.suffix]
+
+    async def page(self, request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
+        found = self._files.get(name)
+        if found is None:
+            raise ProblemError(404, "there is nothing here")
+        content, media_type = found
+        headers = {
+            "Content-Type": media_type,
+            "Content-Security-Policy": _POLICY,
+            "Cache-Control": "no-cache",
+        }
+        return Response(content, headers=headers)

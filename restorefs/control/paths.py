@@ -1,0 +1,189 @@
+"""From a path that somebody typed to a node of the tree.
+
+Owns that nothing leads out of the disk: a path is walked name by name in the tree, never in the
+host's file system, and a link is followed inside its volume only, an absolute one from the
+volume's root. `..` in what is typed is refused, and in a link stops at the volume's root. Must not
+know what is done with the node.
+"""
+
+import errno
+import os
+import stat
+from typing import ClassVar, NamedTuple
+
+from restorefs.catalog.records import DiskRecord
+from restorefs.control.problems import ProblemError
+from restorefs.errors import GoneError, NotAFolderError, NotFoundError, RestoreError
+from restorefs.session.pool import Pool
+from restorefs.tree.nodeid import NodeId
+from restorefs.tree.tree import Entry, Tree
+
+_MAX_LINKS = 40  # as path_resolution(7)
+_MAX_NAME = 1024  # NTFS: 255 characters, a colon and a stream's 255, in UTF-8
+_MAX_NAMES = 2048
+
+
+class TooManyLinksError(RestoreError):
+    """Links that lead to links, round and round."""
+
+    errno: ClassVar[int] = errno.ELOOP
+
+
+class Place(NamedTuple):
+    """Where a path led: `path` as it was found, and the entry there. `root`: the way to the root
+    of the volume that it lies in, None for a disk's folder that has volumes in it."""
+
+    path: bytes
+    entry: Entry
+    root: "tuple[bytes, NodeId] | None"
+
+    @property
+    def mode(self) -> int:
+        assert self.entry.attributes is not None, "only a listing leaves them out"
+        return self.entry.attributes.mode
+
+    @property
+    def shown(self) -> str:
+        """The path as JSON has it."""
+        return os.fsdecode(self.path)
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+
+def names_of(path: str) -> list[bytes]:
+    """Return the names of a typed path. Raises ProblemError for what cannot be one."""
+    raw = os.fsencode(path)
+    names = [name for name in raw.split(b"/") if name not in (b"", b".")]
+    if b".." in names:
+        raise ProblemError(422, "a path may not hold `..`")
+    if b"\0" in raw:
+        raise ProblemError(422, "a path may not hold NUL")
+    if len(names) > _MAX_NAMES or any(len(name) > _MAX_NAME for name in names):
+        raise ProblemError(422, "the path is too long")
+    return names
+
+
+class Paths:
+    """The paths of all disks."""
+
+    def __init__(self, tree: Tree, pool: Pool) -> None:
+        self._tree = tree
+        self._pool = pool
+
+    async def find(self, record: DiskRecord, path: str, *, follow: bool = True) -> Place:
+        """Return where a path on a disk leads; `follow` a link at its end, too.
+
+        Raises ProblemError for a path that cannot be, else what the tree raises.
+        """
+        names = names_of(path)
+        folder = self._folder(record)
+        if not names:
+            whole = await self._is_whole(record)
+            root = (b"", folder) if whole else None
+            return Place(b"/", await self._tree.getattr(folder), root)
+        if await self._is_whole(record):
+            return await self._walk(b"", folder, names, follow)
+        volumes = await self._volumes(record)
+        if names[0] in volumes:
+            root_node = await self._volume(record, names[0])
+            return await self._walk(b"/" + names[0], root_node, names[1:], follow)
+        return await self._search(record, names, volumes, follow)
+
+    async def _search(
+        self, record: DiskRecord, names: list[bytes], volumes: list[bytes], follow: bool
+    ) -> Place:
+        """Look for a path on every volume, the largest first: /etc/hostname is on one of them."""
+        failed: list[RestoreError] = []
+        for volume in volumes:
+            try:
+                root = await self._volume(record, volume)
+                return await self._walk(b"/" + volume, root, names, follow)
+            except (NotFoundError, NotAFolderError):
+                continue
+            except GoneError:
+                raise
+            except RestoreError as error:
+                failed.append(error)
+        if failed and len(failed) == len(volumes):
+            raise failed[0]
+        path = os.fsdecode(b"/" + b"/".join(names))
+        where = ", ".join(map(os.fsdecode, volumes)) or "none that has files"
+        unread = "".join(f"; not looked at: {error}" for error in failed)
+        raise NotFoundError(f"no {path!r} on the disk's volumes ({where}){unread}")
+
+    def _folder(self, record: DiskRecord) -> NodeId:
+        folder = self._tree.namespace.disk_folders.get(record.id)
+        if folder is None:
+            raise GoneError(f"{record.backup_id} is no longer in the catalog")
+        return folder
+
+    async def _is_whole(self, record: DiskRecord) -> bool:
+        async with self._pool.use(record) as disk:
+            return disk.whole is not None
+
+    async def _volumes(self, record: DiskRecord) -> list[bytes]:
+        """Return the names in a disk's folder, the largest volume first."""
+        async with self._pool.use(record) as disk:
+            sized = [
+                (-(content.volume.device.size if content.volume.device else 0), index, content)
+                for index, content in disk.contents.items()
+                if content.is_shown
+            ]
+        return [content.volume.name for *_, content in sorted(sized, key=lambda each: each[:2])]
+
+    async def _volume(self, record: DiskRecord, name: bytes) -> NodeId:
+        """Return the root of a volume, which another disk's folder may show."""
+        node = (await self._tree.lookup(self._folder(record), name)).node
+        async with self._pool.use(record) as disk:
+            elsewhere = next(
+                (
+                    content.elsewhere
+                    for content in disk.contents.values()
+                    if content.volume.name == name and content.is_shown
+                ),
+                None,
+            )
+        if elsewhere is None:
+            return node
+        for other in self._tree.siblings(record):
+            if other.disk_index == elsewhere:
+                return (await self._tree.lookup(self._folder(other), name)).node
+        raise NotFoundError(f"the backup has no disk {elsewhere}, which {os.fsdecode(name)} is on")
+
+    async def _walk(self, path: bytes, root: NodeId, names: list[bytes], follow: bool) -> Place:
+        """Walk from a volume's root. Bounded: by the number of links, and each one's length."""
+        tree = self._tree
+        above: list[tuple[bytes, Entry]] = []  # the way from the root to where we are
+        here = await tree.getattr(root)
+        top = here
+        todo = names[::-1]
+        links = 0
+        while todo:
+            name = todo.pop()
+            if name in (b"", b"."):
+                continue
+            if name == b"..":
+                if above:
+                    above.pop()
+                here = above[-1][1] if above else top
+                continue
+            if len(name) > _MAX_NAME or b"\0" in name or len(above) > _MAX_NAMES:
+                raise NotFoundError(f"there is no {os.fsdecode(name[:80])!r}...")
+            entry = await tree.lookup(here.node, name)
+            assert entry.attributes is not None, "only a listing leaves them out"
+            if stat.S_ISLNK(entry.attributes.mode) and (todo or follow):
+                links += 1
+                if links > _MAX_LINKS:
+                    raise TooManyLinksError(f"{os.fsdecode(name)!r}: too many links")
+                target = await tree.readlink(entry.node)
+                if target.startswith(b"/"):
+                    above.clear()
+                    here = top
+                todo += target.split(b"/")[::-1]
+                continue
+            above.append((name, entry))
+            here = entry
+        found = path + b"".join(b"/" + name for name, _ in above)
+        return Place(found or b"/", here, (path, root))
