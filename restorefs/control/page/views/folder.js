@@ -20,11 +20,12 @@ const COLUMNS = [
   { id: "name", text: "Name", sort: "name" },
   { id: "size", text: "Size", sort: "size", first: "-" },
   { id: "time", text: "Modified", sort: "time", first: "-" },
-  { id: "kind", text: "Type", sort: "type" },
+  { id: "kind", text: "Type" },
   { id: "mode", text: "Mode" },
 ];
-// An address has its limits; a POST has the API's: 64 KiB.
-const MOST_PATHS = 40_000;
+// What the API takes as one archive, and what fits into the head of a request.
+const MOST_PATHS = 500;
+const LONGEST_ADDRESS = 12_000;
 
 export async function show(route, signal) {
   const [id, disk] = route.parts;
@@ -286,7 +287,7 @@ class Folder {
 
   _archive(paths, text, look = "button primary") {
     const href = api.archiveLink(this.mount, paths);
-    if (href.length > MOST_PATHS) return h("span", { class: "muted" }, "These are too many for one download: choose fewer, or the whole folder.");
+    if (paths.length > MOST_PATHS || href.length > LONGEST_ADDRESS) return h("span", { class: "muted" }, "These are too many for one download: choose fewer, or the whole folder.");
     return h("a", { class: look, href, download: "" }, icon("download"), text);
   }
 }
