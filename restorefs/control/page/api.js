@@ -115,7 +115,7 @@ export const versions = (params, signal) => get("/versions", params, signal);
 export async function mountOf(id, index) {
   const key = `${index} ${id}`;
   if (!mounts.has(key)) {
-    const { mount_id } = await send("POST", "/restore/mount", { backup_id: id, disk_index: index });
+    const { mount_id } = await send("POST", "/restore/mount", { backup_id: id, disk_index: Number(index) });
     mounts.set(key, mount_id);
   }
   return mounts.get(key);

@@ -65,7 +65,8 @@ class Attached {
     const name = h("a", { href: backupLink(disk.backup_id) }, nameOf(disk.backup_id));
     const button = h("button", { type: "button", "aria-label": `Let go of disk ${disk.disk_index} of ${plain(disk.backup_id)}` }, icon("eject"), "Let go");
     button.addEventListener("click", async () => {
-      button.disabled = true;
+      if (button.ariaDisabled === "true") return; // it keeps the focus, so it is not disabled
+      button.ariaDisabled = "true";
       error.textContent = "";
       try {
         await api.detach(disk.backup_id, disk.disk_index);
@@ -74,7 +75,7 @@ class Attached {
       } catch (problem) {
         error.textContent = problem.message;
       }
-      button.disabled = false;
+      button.ariaDisabled = null;
     });
     const head = h("div", { class: "head" }, h("strong", { class: "grow" }, icon("disk"), `Disk ${disk.disk_index} of `, name), button);
     const element = h("li", { class: "panel" }, head, error, detail);

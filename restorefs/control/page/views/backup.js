@@ -68,8 +68,8 @@ const reasonBox = (text) => h("p", { class: "note warn" }, icon("warning"), text
 
 function volumes(id, disk) {
   if (!disk.volumes.length) return h("p", { class: "muted" }, "There is nothing on this disk.");
-  const opened = (volume) => volume.folder && volume.readable && !volume.error;
-  const shown = disk.volumes.filter((volume) => opened(volume) || volume.error || volume.elsewhere !== null);
+  const withFiles = (volume) => volume.folder || volume.encrypted || volume.error || volume.elsewhere !== null;
+  const shown = disk.volumes.filter(withFiles);
   const rest = disk.volumes.filter((volume) => !shown.includes(volume));
   return [
     h("ul", { class: "rows" }, shown.map((volume) => h("li", {}, volumeRow(id, disk, volume)))),
@@ -86,21 +86,22 @@ function volumes(id, disk) {
 function volumeRow(id, disk, volume) {
   const kind = volume.filesystem ?? volume.type ?? "unknown";
   const label = volume.label || volume.part_label;
+  const reason = reasonOf(volume);
   const about = [
     h("strong", {}, nameOf(volume.name || "Whole disk"), label && [" ", nameOf(label, { class: "label" })]),
-    h("span", { class: "muted" }, [kind, volume.error || volume.readable || !volume.folder ? null : "not readable"].filter(Boolean).join(", ")),
+    h("span", { class: "muted" }, kind),
   ];
   const end = h("span", { class: "end" }, size(volume.size));
   if (volume.elsewhere !== null) return onOtherDisk(id, volume, about, end);
-  if (volume.folder && !volume.error) {
+  if (volume.folder && !reason) {
     const href = folderLink(id, disk.disk_index, "/" + volume.name);
     return [
       h("a", { class: "row", href }, icon("directory"), h("span", { class: "grow" }, about), end),
       volume.notes.map((text) => h("p", { class: "note inside" }, text)),
     ];
   }
-  const extra = volume.error ? explained(volume) : volume.notes.map((text) => h("span", { class: "muted" }, text));
-  const sign = volume.encrypted ? "lock" : volume.error ? "warning" : "disk";
+  const extra = reason ? explained(volume, reason) : volume.notes.map((text) => h("span", { class: "muted" }, text));
+  const sign = volume.encrypted ? "lock" : reason ? "warning" : "disk";
   return h("div", { class: "row still" }, icon(sign), h("span", { class: "grow" }, about, extra), end);
 }
 
@@ -111,8 +112,15 @@ function onOtherDisk(id, volume, about, end) {
   return h("a", { class: "row", href }, icon("directory"), h("span", { class: "grow" }, about, where), end);
 }
 
-/** The API's reason, and what to do: of a volume it gives no errno, but says what it is. */
-function explained(volume) {
+/** Why a volume cannot be read: the API says so once somebody has looked inside. */
+function reasonOf(volume) {
+  if (volume.error) return volume.error;
+  if (volume.encrypted) return `${volume.filesystem} is encrypted, and its key is not known`;
+  return volume.folder && !volume.readable ? `${volume.filesystem ?? "this"} is recognised, but not read` : null;
+}
+
+/** A reason, and what to do: of a volume the API gives no errno, but says what it is. */
+function explained(volume, reason) {
   const errno = volume.encrypted ? "ENOKEY" : volume.filesystem && !volume.readable ? "EOPNOTSUPP" : "EIO";
-  return [h("span", { class: "reason" }, volume.error), h("span", { class: "muted" }, advice({ errno })[1])];
+  return [h("span", { class: "reason" }, reason), h("span", { class: "muted" }, advice({ errno })[1])];
 }
