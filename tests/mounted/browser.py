@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
 from tests.tools import unavailable
 
 SECONDS = 30

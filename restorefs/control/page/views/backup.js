@@ -84,7 +84,7 @@ function volumes(id, disk) {
 }
 
 function volumeRow(id, disk, volume) {
-  const kind = volume.filesystem ?? volume.type ?? "unknown";
+  const kind = kindOf(volume);
   const label = volume.label || volume.part_label;
   const reason = reasonOf(volume);
   const about = [
@@ -112,11 +112,16 @@ function onOtherDisk(id, volume, about, end) {
   return h("a", { class: "row", href }, icon("directory"), h("span", { class: "grow" }, about, where), end);
 }
 
+// What people call them; the API has the names that blkid gives.
+const NAMES = { crypto_LUKS: "LUKS", vfat: "FAT", exfat: "exFAT", ntfs: "NTFS", xfs: "XFS", btrfs: "Btrfs", LVM2_member: "LVM", linux_raid_member: "Linux RAID" };
+
+const kindOf = (volume) => (volume.filesystem ? (NAMES[volume.filesystem] ?? volume.filesystem) : volume.type || "unknown");
+
 /** Why a volume cannot be read: the API says so once somebody has looked inside. */
 function reasonOf(volume) {
   if (volume.error) return volume.error;
-  if (volume.encrypted) return `${volume.filesystem} is encrypted, and its key is not known`;
-  return volume.folder && !volume.readable ? `${volume.filesystem ?? "this"} is recognised, but not read` : null;
+  if (volume.encrypted) return `${kindOf(volume)} is encrypted, and its key is not known`;
+  return volume.folder && !volume.readable ? `${kindOf(volume)} is recognised, but not read` : null;
 }
 
 /** A reason, and what to do: of a volume the API gives no errno, but says what it is. */
