@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 FOLDER = click.Path(path_type=Path, exists=True, file_okay=False, resolve_path=True)
-FILE = click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True)
+FILE = click.Path(path_type=Path, dir_okay=False, resolve_path=True)
 MOUNTPOINT = click.Path(path_type=Path, readable=False)  # that of a crash may be dead
 ID = click.IntRange(0, 2**32 - 2)  # -1 means nobody at all: chown(2)
 CATALOG_HELP = "sqlite:////path/catalog.db or mysql+pymysql://user:password@host/database"

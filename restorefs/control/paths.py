@@ -39,8 +39,7 @@ class Place(NamedTuple):
 
     @property
     def mode(self) -> int:
-        assert self.entry.attributes is not None, "only a listing leaves them out"
-        return self.entry.attributes.mode
+        return _mode(self.entry)
 
     @property
     def shown(self) -> str:
@@ -50,6 +49,11 @@ class Place(NamedTuple):
     @property
     def is_folder(self) -> bool:
         return stat.S_ISDIR(self.mode)
+
+
+def _mode(entry: Entry) -> int:
+    assert entry.attributes is not None, "only a listing leaves them out"
+    return entry.attributes.mode
 
 
 def names_of(path: str) -> list[bytes]:
@@ -165,6 +169,8 @@ class Paths:
             if name in (b"", b"."):
                 continue
             if name == b"..":
+                if not stat.S_ISDIR(_mode(here)):
+                    raise NotAFolderError(f"{os.fsdecode(above[-1][0])!r} is not a folder")
                 if above:
                     above.pop()
                 here = above[-1][1] if above else top
@@ -172,8 +178,7 @@ class Paths:
             if len(name) > _MAX_NAME or b"\0" in name or len(above) > _MAX_NAMES:
                 raise NotFoundError(f"there is no {os.fsdecode(name[:80])!r}...")
             entry = await tree.lookup(here.node, name)
-            assert entry.attributes is not None, "only a listing leaves them out"
-            if stat.S_ISLNK(entry.attributes.mode) and (todo or follow):
+            if stat.S_ISLNK(_mode(entry)) and (todo or follow):
                 links += 1
                 if links > _MAX_LINKS:
                     raise TooManyLinksError(f"{os.fsdecode(name)!r}: too many links")

@@ -72,6 +72,12 @@ def test_each_option_is_a_key(file: Path, settings: list[Settings], tmp_path: Pa
         deny-comm = "updatedb, mlocate"
         noexec = true
         user = "nobody"
+        listen = "[::1]:80"
+        listen-insecure = true
+        token-file = "{tmp_path}/tokens"
+        tls-cert = "{tmp_path}/cert"
+        tls-key = "{tmp_path}/key"
+        allow-host = ["restore.example.org", "other:443"]
         log-level = "warning"
     """)
     keys = tomllib.loads(file.read_text())
@@ -96,6 +102,12 @@ def test_each_option_is_a_key(file: Path, settings: list[Settings], tmp_path: Pa
         deny_comm=("updatedb", "mlocate"),
         noexec=True,
         user="nobody",
+        listen=("::1", 80),
+        listen_insecure=True,
+        token_file=tmp_path / "tokens",
+        tls_cert=tmp_path / "cert",
+        tls_key=tmp_path / "key",
+        allow_hosts=("restore.example.org", "other:443"),
         runtime_dir=found.runtime_dir,
     )
 
@@ -152,7 +164,7 @@ def test_the_environment_gives_way(file: Path, settings: list[Settings], tmp_pat
         ('--uid = "1"', "--uid: there is no such key; did you mean uid?"),
         ('config = "/etc/x.toml"', "config: there is no such key; "),
         ('source = "x"', "source: there is no such key; "),
-        ("nonsense = 1", "nonsense: there is no such key; there are attach-timeout, cache-size, "),
+        ("nonsense = 1", "nonsense: there is no such key; there are allow-host, attach-timeout, "),
         ('[mount]\nimages = "/"', "mount: there is no such key; "),
         ('uid = "1000"', "uid: must be a whole number, not text"),
         ("uid = -1", "uid: -1 is not in the range 0<=x<=4294967294"),

@@ -179,6 +179,7 @@ async def test_the_status_of_an_idle_daemon(sample: Sample) -> None:
             "disks": 3,
             "max_attached": 64,
             "idle_timeout_seconds": 3600.0,
+            "listening": [],
             "cache": {"hits": 0, "misses": 0},
             "attached": [],
             "failures": [],
@@ -198,10 +199,12 @@ async def test_the_status_tells_what_is_attached(sample: Sample) -> None:
         attached_at = datetime.fromisoformat(attached.pop("attached_at"))
         assert attached_at <= accessed + timedelta(seconds=1)
         assert attached.pop("bytes_read") == disk.device.bytes_read > 0
+        assert attached.pop("mount_id").startswith("disk1-")
         assert attached == {
             "backup_id": "full",
             "disk_index": 0,
             "filesystems": ["ext4", "swap"],
+            "attached_for": None,
             "shares_volumes_with": [],
             "socket": str(disk.server.socket_path),
             "qemu_nbd_pid": servers()[0],
@@ -253,7 +256,9 @@ async def test_the_backups_as_the_catalog_has_them(sample: Sample) -> None:
                     "disk_indexes": [0, 7],
                 },
                 {"backup_id": ODD, "vm_name": "web", "created_at": None, "disk_indexes": [0]},
-            ]
+            ],
+            "total_count": 2,
+            "offset": 0,
         }
         assert servers() == []
 
@@ -451,7 +456,7 @@ async def test_a_bug_is_a_problem_for_its_caller_only_and_is_logged(
         monkeypatch.setattr(Status, "describe", oops)
         document = await api.problem("GET", "/status")
         assert (document["status"], document["errno"]) == (500, None)
-        assert "oops" in document["detail"]
+        assert "log" in document["detail"]
         assert [record.levelname for record in caplog.records] == ["ERROR"]
         assert "ZeroDivisionError" in caplog.text
         assert len((await api.get("/backups"))["backups"]) == 2
