@@ -6,6 +6,7 @@ Owns what is in them. Knows nothing of restorefs. Concurrency: none.
 import os
 import struct
 import zlib
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tests.mounted.disks import LINUX, MIB, Sample, empty, ext, gpt, qcow2
@@ -30,6 +31,22 @@ HOSTILE: dict[bytes, bytes] = {
     "turn\u202etxt.exe".encode(): b"another direction\n",
     "עברית-العربية.txt".encode(): b"from right to left\n",
     b"n" * 255: b"long\n",
+}
+
+
+# What somebody has at home: a size of None is a folder, and the time is that of the change.
+HOME: dict[str, tuple[int | None, str]] = {
+    "Documents": (None, "2023-11-13 08:12"),
+    "Pictures": (None, "2023-08-27 19:40"),
+    "Projects": (None, "2023-11-14 16:02"),
+    "Budget 2023.xlsx": (48_213, "2023-11-10 09:31"),
+    "Invoice 0417.pdf": (186_412, "2023-10-02 11:05"),
+    "Letter to the bank.odt": (23_552, "2023-11-14 15:47"),
+    "Map of the office.svg": (9_120, "2022-03-18 13:22"),
+    "backup-keys.kdbx": (2_734, "2023-09-30 22:10"),
+    "mail-archive.mbox": (31_457_280, "2023-11-14 21:58"),
+    "notes.txt": (1_204, "2023-11-14 20:15"),
+    "übersetzung-日本語.docx": (71_680, "2023-07-05 10:00"),
 }
 
 
@@ -72,6 +89,7 @@ class PageSample:
         for name, content in HOSTILE.items():
             Path(os.fsdecode(os.fsencode(source / "hostile") + b"/" + name)).write_bytes(content)
         (self.pictures / "gradient.png").write_bytes(png(320, 200))
+        self._make_home(source / "home" / "anna")
         root = ext(
             folder / "root", "ext4", source, 96 * MIB, "-N", "110000", "-I", "256", "-L", "files"
         )
@@ -94,6 +112,17 @@ class PageSample:
         self.restore()
         for left in (root, btrfs, disk):
             left.unlink()
+
+    def _make_home(self, home: Path) -> None:
+        home.mkdir(parents=True)
+        for name, (size, changed) in HOME.items():
+            path = home / name
+            if size is None:
+                path.mkdir()
+            else:
+                empty(path, size)
+            at = datetime.fromisoformat(changed).replace(tzinfo=UTC).timestamp()
+            os.utime(path, (at, at))
 
     def restore(self) -> None:
         """Have the image there that a test removed."""

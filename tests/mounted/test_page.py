@@ -54,7 +54,7 @@ def daemon(serve: Serve, pages: PageSample) -> Daemon:
 
 @pytest.fixture
 def visit(browser: Browser, serve: Serve, request: pytest.FixtureRequest) -> Iterator[Visit]:
-    """Have somebody look at a daemon's page, by default the fixture's; they leave before it ends."""
+    """Have somebody look at a daemon's page (the fixture's), and leave before it ends."""
     with ExitStack() as stack:
 
         def visit(daemon: Daemon | None = None, **options: object) -> Visitor:
@@ -553,9 +553,9 @@ def test_the_screenshot_of_the_readme_can_be_made(visit, tmp_path):
     """Made anew by RESTOREFS_SCREENSHOT=1."""
     visitor = visit(viewport={"width": 1120, "height": 640})
     page = visitor.page
-    visitor.go(f"{ROOT}/var/log")
-    row(page, "app.1.log").get_by_role("checkbox").check()
-    row(page, "app.10.log").get_by_role("checkbox").check()
+    visitor.go(f"{FILES}/home/anna")
+    row(page, "Budget 2023.xlsx").get_by_role("checkbox").check()
+    row(page, "Letter to the bank.odt").get_by_role("checkbox").check()
     page.mouse.move(0, 0)
     made = tmp_path / "page.png"
     page.screenshot(path=made)

@@ -10,6 +10,7 @@ import { h } from "./dom.js";
 const AROUND = 8; // rows drawn above and below what is in sight
 const TALLEST = 15_000_000; // px; browsers cut off what is higher
 const TYPING_MS = 800;
+const EACH = 1000; // rows; of a longer list, "all" is a state of its own
 
 /**
  * @typedef {object} Options
@@ -303,8 +304,11 @@ export class Grid {
     this._selectionChanged();
   }
 
-  async _selectTo(index) {
-    const [first, last] = [Math.min(this.anchor, index), Math.max(this.anchor, index)];
+  _selectTo(index) {
+    return this._selectRange(Math.min(this.anchor, index), Math.max(this.anchor, index));
+  }
+
+  async _selectRange(first, last) {
     const pages = this._pages;
     await pages.want(first, last + 1);
     if (pages !== this._pages) return;
@@ -324,6 +328,11 @@ export class Grid {
   }
 
   _chooseAll(chosen) {
+    // What is not too long is selected row by row, so that rows can be taken out again.
+    if (chosen && this.length && this.length <= EACH) {
+      this._selectRange(0, this.length - 1);
+      return;
+    }
     this.all = chosen && this.length > 0;
     this.selected.clear();
     this._selectionChanged();

@@ -273,8 +273,8 @@ class Folder {
   _chosenActions() {
     const entries = [...this.grid.selected.values()];
     const clear = h("button", { type: "button", onclick: () => this.grid.clear() }, "Clear selection");
-    if (this.grid.all) {
-      if (this.params.q) return [h("span", { class: "muted" }, "All that the filter shows: choose them one by one, or download the folder."), clear];
+    if (this.grid.all || (this.grid.count === this.pages.total && !this.params.q && entries.length > 1)) {
+      if (this.params.q) return [h("span", { class: "muted" }, "These are too many for one download: filter more closely, or download the folder."), clear];
       return [this._archive([this.path], "Download as zip"), clear];
     }
     const [one] = entries;
