@@ -13,9 +13,14 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+if find_spec("playwright") is None and os.environ.get("RESTOREFS_REQUIRE_ALL") != "1":
+    pytest.skip("not installed: playwright", allow_module_level=True)
+
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.mounted.browser import Visitor, chromium, low_contrast, nameless, wider_than_screen
@@ -377,6 +382,18 @@ def test_a_folder_of_100_000_entries_stays_quick(visit):
         grid.evaluate("(grid, part) => grid.scrollTo(0, grid.scrollHeight * part)", part)
         expect(page.locator(".cell-coming")).to_have_count(0)
         assert page.locator(".grid-row").count() < 120
+
+
+def test_a_file_far_down_a_long_list_can_be_gone_to(visit):
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"{FILES}/many?view=entry-075007.log")
+    dialog = page.get_by_role("dialog", name="entry-075007.log")
+    expect(dialog).to_contain_text("4 bytes")
+    expect(dialog.locator("pre")).to_have_text("xxxx")
+    page.keyboard.press("Escape")
+    expect(row(page, "entry-075007.log")).to_have_class(re.compile("active"))
+    expect(row(page, "entry-075007.log")).to_be_in_viewport()
 
 
 def test_going_back_ends_where_one_was(visit):

@@ -231,19 +231,39 @@ class Folder {
   // --- looking at a file --------------------------------------------------------------------------
 
   /** Open or close the preview as the address says. */
-  _look() {
+  async _look() {
     const name = this.params.view;
     if (!name) {
       this._dialog?.close();
       return;
     }
     if (this._dialog) return;
-    const entry = [...this.pages.here()].map(([, each]) => each).find((each) => each.name === name);
+    const entry = await this._entryOf(name).catch(() => null);
+    if (this._dialog || this.params.view !== name || this.signal.aborted) return;
     this._dialog = preview({ ...this._about(), entry: entry ?? { name, path: join(this.path, name) } }, () => {
       this._dialog = null;
-      this.grid.element.focus();
+      // A dialog gives the focus back by itself, and whoever is quick has taken it elsewhere since.
+      if (document.activeElement === document.body) this.grid.element.focus();
       if (here().params.view) this._leavePreview();
     });
+  }
+
+  /** What is told of an entry; one that is not here is made the active one. Null if it is none. */
+  async _entryOf(name) {
+    const known = [...this.pages.here()].find(([, entry]) => entry.name === name);
+    if (known) return known[1];
+    const pages = this.pages;
+    const first = await this._find(name);
+    if (first === null) return null;
+    const last = Math.min(first + 50, pages.total); // others may begin so, too
+    await pages.want(first, last);
+    for (let index = first; index < last && pages === this.pages; index++) {
+      const entry = pages.at(index);
+      if (entry?.name !== name) continue;
+      this.grid.move(index);
+      return entry;
+    }
+    return null;
   }
 
   _about() {
