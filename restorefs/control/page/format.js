@@ -86,19 +86,17 @@ function parse(iso) {
   return time && !Number.isNaN(time.valueOf()) ? time : null;
 }
 
-const TYPES = {
-  directory: "folder",
-  dir: "folder",
-  symlink: "link",
-  link: "link",
-  file: "file",
-  fifo: "pipe",
-  socket: "socket",
-  chardev: "device",
-  blockdev: "device",
-  char_device: "device",
-  block_device: "device",
+// What people call them; the API has the names that blkid gives.
+const NAMES = {
+  LVM2_member: "LVM",
+  btrfs: "Btrfs",
+  crypto_LUKS: "LUKS",
+  exfat: "exFAT",
+  linux_raid_member: "Linux RAID",
+  ntfs: "NTFS",
+  vfat: "FAT",
+  xfs: "XFS",
 };
 
-/** The type of an entry in one word. */
-export const kind = (type) => TYPES[type] ?? type;
+/** A file system's name as people know it. */
+export const called = (filesystem) => NAMES[filesystem] ?? filesystem;

@@ -14,6 +14,7 @@ import { problemBox } from "./problem.js";
 import { here } from "./router.js";
 import * as attached from "./views/attached.js";
 import * as backup from "./views/backup.js";
+import { crumbsOf } from "./views/backup.js";
 import * as folder from "./views/folder.js";
 import * as search from "./views/search.js";
 import * as signin from "./views/signin.js";
@@ -40,7 +41,7 @@ async function navigate() {
     view = await module.show(route, controller.signal);
   } catch (problem) {
     if (problem.name === "AbortError") return;
-    view = failed(problem);
+    view = failed(problem, await crumbsTo(route));
   } finally {
     clearTimeout(busy);
   }
@@ -80,10 +81,17 @@ function wait(controller) {
   fill(main, h("p", { class: "busy", role: "status" }, "One moment …"));
 }
 
-function failed(problem) {
+/** How far the breadcrumbs of a view that cannot be shown are known. */
+async function crumbsTo({ name, parts }) {
+  const ofBackup = ["backup", "files", "search"].includes(name);
+  const found = ofBackup && (await api.backup(parts[0]).catch(() => null));
+  return found ? crumbsOf(found) : [["All machines", "#/"]];
+}
+
+function failed(problem, crumbs) {
   if (!(problem instanceof api.Problem)) console.error(problem);
   const element = h("section", { class: "page" }, h("h1", {}, "This cannot be shown"), problemBox(problem, navigate));
-  return { title: "Cannot be shown", crumbs: [["All machines", "#/"]], element };
+  return { title: "Cannot be shown", crumbs: [...crumbs, ["Cannot be shown", null]], element };
 }
 
 function showCrumbs(list) {
@@ -120,7 +128,7 @@ async function start() {
     signedIn = true;
     frame(me);
   } catch (problem) {
-    return put(failed(problem), leave("failed"));
+    return put(failed(problem, []), leave("failed"));
   }
   return navigate();
 }

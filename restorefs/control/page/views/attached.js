@@ -5,7 +5,7 @@
 
 import * as api from "../api.js";
 import { announce, fill, h, icon, nameOf, plain, timeOf } from "../dom.js";
-import { count, counted, duration, exactTime, relative, size, when } from "../format.js";
+import { called, count, counted, duration, exactTime, relative, size, when } from "../format.js";
 import { advice, problemBox } from "../problem.js";
 import { backupLink } from "../router.js";
 
@@ -96,10 +96,12 @@ const keyOf = (disk) => `${disk.disk_index} ${disk.backup_id}`;
 
 function factsOf(disk) {
   const by = disk.attached_for;
-  const who = by ? `${by.program || "a program"} (user ${by.uid}, process ${by.pid})` : null;
+  // Whoever asks through the API has no process here; a token of some machines is told nobody's.
+  const program = by && `${by.program || "a program"} (user ${by.uid}, process ${by.pid})`;
+  const who = program ?? (disk.socket ? "this page, or the API" : null);
   const shares = disk.shares_volumes_with?.length ? `with disk ${disk.shares_volumes_with.join(", ")}` : null;
   const facts = [
-    ["Holds", disk.filesystems.join(", ") || "nothing that is read"],
+    ["Holds", disk.filesystems.map(called).join(", ") || "nothing that is read"],
     ["Asked for by", who],
     ["Attached", timeOf(disk.attached_at, `${when(disk.attached_at)} (${relative(disk.attached_at)})`, exactTime(disk.attached_at))],
     ["Last used", timeOf(disk.last_accessed_at, relative(disk.last_accessed_at), exactTime(disk.last_accessed_at))],

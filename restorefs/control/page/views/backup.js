@@ -5,7 +5,7 @@
 
 import * as api from "../api.js";
 import { fill, h, icon, nameOf, plain, timeOf } from "../dom.js";
-import { counted, exactTime, relative, size, when } from "../format.js";
+import { called, counted, exactTime, relative, size, when } from "../format.js";
 import { advice, problemBox } from "../problem.js";
 import { backupLink, folderLink, vmLink } from "../router.js";
 
@@ -112,10 +112,7 @@ function onOtherDisk(id, volume, about, end) {
   return h("a", { class: "row", href }, icon("directory"), h("span", { class: "grow" }, about, where), end);
 }
 
-// What people call them; the API has the names that blkid gives.
-const NAMES = { crypto_LUKS: "LUKS", vfat: "FAT", exfat: "exFAT", ntfs: "NTFS", xfs: "XFS", btrfs: "Btrfs", LVM2_member: "LVM", linux_raid_member: "Linux RAID" };
-
-const kindOf = (volume) => (volume.filesystem ? (NAMES[volume.filesystem] ?? volume.filesystem) : volume.type || "unknown");
+const kindOf = (volume) => (volume.filesystem ? called(volume.filesystem) : volume.type || "unknown");
 
 /** Why a volume cannot be read: the API says so once somebody has looked inside. */
 function reasonOf(volume) {
