@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench import ours, report
+from bench import api, ours, report
 from bench.image import MIB, Image
 from bench.measures import Measure, first_listing
 from bench.processes import BenchError
@@ -107,6 +107,9 @@ def _linux_alone(image: Image, results: report.Results, lookups: int) -> None:
     say("restorefs alone: 10,000 backups of 5 disks")
     with _folder() as folder:
         results.many = ours.many_backups(folder, 10_000, 5)
+    say("restorefs alone: the API")
+    with _folder() as folder:
+        results.api = api.api(image, folder)
     say("restorefs alone: memory")
     with _folder() as folder:
         results.memory = ours.memory(image, folder, lookups, say)

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
+from bench.api import ApiFigures
 from bench.image import Shape
 from bench.ours import CHAIN, Crowd, ManyBackups, Memory
 from bench.scenes import LINUX, SCENES, WINDOWS, Scene, Target
@@ -41,6 +42,7 @@ class Results:
     above_s: float = 0.0
     many: ManyBackups | None = None
     memory: Memory | None = None
+    api: ApiFigures | None = None
     crowd: Crowd | None = None
 
     def begin(self, scene: Scene, shape: Shape) -> Figures:
@@ -112,6 +114,7 @@ def aims(results: Results) -> list[Aim]:
             _below(f"attach of a chain of {CHAIN} under 0.1 s", results.attach_chain_s, 0.1),
             _below("1,000 backups listed above the guests in under 1 s", results.above_s, 1.0),
             *_many_aims(results.many),
+            *_api_aims(results.api),
             _memory_aim(results.memory),
         ]
     if results.crowd is not None:
@@ -128,6 +131,16 @@ def _many_aims(many: ManyBackups | None) -> list[Aim]:
         _below(f"{of}: start under 1 s", many.start_s, 1.0),
         _below(f"{of}: reload under 1 s", many.reload_s, 1.0),
         _below(f"{of}: ls backups under 1 s", many.listed_s, 1.0),
+    ]
+
+
+def _api_aims(api: ApiFigures | None) -> list[Aim]:
+    if api is None:
+        return []
+    return [
+        _at_least("download over TCP at least 0.8 of the mount", api.download / api.mounted, 0.8),
+        _at_least("a folder as tar.zst at least 0.5 of tar", api.archive / api.tar, 0.5),
+        _below("listing under 0.1 s (99 %) meanwhile", api.listing_p99_s, 0.1),
     ]
 
 
@@ -166,6 +179,13 @@ def _linux_alone(results: Results) -> list[str]:
             f"    {many.backups:,} backups with {many.disks} disks each: started in"
             f" {many.start_s:.2f} s, reloaded in {many.reload_s:.2f} s when one had gone and in"
             f" {many.unchanged_s:.3f} s when none had, listed in {many.listed_s:.2f} s"
+        )
+    api = results.api
+    if api is not None:
+        lines.append(
+            f"    the API over TCP: the big file {api.download:,.0f} MiB/s ({api.mounted:,.0f} by"
+            f" the mount), small files as tar.zst {api.archive:,.0f} files/s ({api.tar:,.0f} by"
+            f" tar over the mount), a listing meanwhile {api.listing_p99_s * 1000:.0f} ms (99 %)"
         )
     memory = results.memory
     if memory is not None:
@@ -210,6 +230,10 @@ def _target(
         "" if value is None else f"{value:.2f} x",
         None if value is None else value >= target.times,
     )
+
+
+def _at_least(text: str, times: float, least: float) -> Aim:
+    return Aim(text, f"{times:.2f} x", times >= least)
 
 
 def _below(text: str, seconds: float, limit: float) -> Aim:

@@ -39,6 +39,13 @@ class Daemon:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(control)), timeout=60) as client:
             client.post("http://restorefs/api/v1/reload").raise_for_status()
 
+    def listening(self) -> list[str]:
+        """Return the URLs of its API over TCP."""
+        (control,) = self.runtime.glob("*/control.sock")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(control)), timeout=60) as client:
+            status = client.get("http://restorefs/api/v1/status").raise_for_status().json()
+        return [str(url) for url in status["listening"]]
+
     def disk(self, backup: str) -> Path:
         return self.mountpoint / "backups" / backup / "disk0"
 

@@ -50,6 +50,7 @@ def status(told: dict[str, Any]) -> None:
         lines.append(f"         CANNOT BE READ NOW: {told['catalog_error']}")
     kept = f"let go after {idle:g} s without access" if idle else "kept until the end"
     lines.append(f"attached {len(told['attached'])} of at most {told['max_attached']}, {kept}")
+    lines += [f"API      {url}" for url in told["listening"]]
     for line in lines:
         console.print(_plain(line), soft_wrap=True)
     if told["attached"]:

@@ -187,6 +187,7 @@ class Files:
             "Content-Security-Policy": SANDBOX,
             "Cache-Control": "private, no-cache",
             "Content-Disposition": "inline",
+            "X-Frame-Options": "SAMEORIGIN",
             "ETag": etag(record.id, record.generation, place.entry.node, attributes),
         }
         if kind is None or (kind is not Kind.TEXT and size > _MAX_IMAGE):
@@ -197,8 +198,12 @@ class Files:
                 headers["X-Truncated"] = "true"
             content = text_of(head).encode()
         else:
-            while len(body) < size:
-                body += await self._piece(place, len(body), size)
+            self._limits.downloads.take()
+            try:
+                while len(body) < size:
+                    body += await self._piece(place, len(body), size)
+            finally:
+                self._limits.downloads.give_back()
             content = bytes(body)
         audit.note(who_asks(request), "preview", record, _shown(place, 0, len(body)))
         self._figures.count_bytes(len(content))

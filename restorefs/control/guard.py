@@ -48,6 +48,8 @@ class Hosts:
             names = ["localhost"] if address.is_loopback or address.is_unspecified else []
             names.append(f"[{host}]" if address.version == 6 else host)
             self._names |= {f"{name}:{port}".lower() for name in names}
+            if port in (80, 443):  # which browsers leave out
+                self._names |= {name.lower() for name in names}
 
     def have(self, host: str) -> bool:
         """Whether a Host header names us."""

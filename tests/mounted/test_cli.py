@@ -301,7 +301,7 @@ def test_a_backup_whose_name_is_no_text(sample: Sample, tmp_path: Path, serve: S
     assert len(daemon.cli("status", "--json").json["failures"]) == 1
     asked = daemon.cli("disks", name)
     assert asked.code == 1
-    assert "there is no backup" in asked.err
+    assert "not UTF-8" in asked.out
 
 
 # --- without a daemon ----------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def test_after_a_crash(mount: Mount, background: Background, sample: Sample, pla
 def test_what_is_refused(mount: Mount, sample: Sample, place: Place) -> None:
     images = sample.repository
     for args, code, said in (
-        (("-o", "nonsense=1", images), 2, "unknown mount option 'nonsense'; there are attach-"),
+        (("-o", "nonsense=1", images), 2, "unknown mount option 'nonsense'; there are allow-"),
         (("-o", "umask=9", images), 2, "'9' is not an octal mask such as 022"),
         (("-o", "umask", images), 2, "mount option 'umask' takes a value"),
         (("-o", "setuid=no-such-user", images), 2, "there is no user 'no-such-user'"),
