@@ -58,12 +58,20 @@ const get = (path, params, signal) => json(address(path, params), { signal });
 
 function send(method, path, body, signal) {
   const headers = body === undefined ? {} : { "Content-Type": "application/json" };
-  return json(ROOT + path, { method, headers, signal, body: body === undefined ? undefined : ascii(body) });
+  return json(ROOT + path, {
+    method,
+    headers,
+    signal,
+    body: body === undefined ? undefined : ascii(body),
+  });
 }
 
 /** JSON in which lone surrogates (bytes that are no UTF-8) survive: as escapes. */
 const ascii = (value) =>
-  JSON.stringify(value).replace(/[^\x00-\x7f]/g, (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"));
+  JSON.stringify(value).replace(
+    /[^\x00-\x7f]/g,
+    (c) => "\\u" + c.charCodeAt(0).toString(16).padStart(4, "0"),
+  );
 
 // --- who one is -----------------------------------------------------------------------------------
 
@@ -115,15 +123,20 @@ export const versions = (params, signal) => get("/versions", params, signal);
 export async function mountOf(id, index) {
   const key = `${index} ${id}`;
   if (!mounts.has(key)) {
-    const { mount_id } = await send("POST", "/restore/mount", { backup_id: id, disk_index: Number(index) });
+    const { mount_id } = await send("POST", "/restore/mount", {
+      backup_id: id,
+      disk_index: Number(index),
+    });
     mounts.set(key, mount_id);
   }
   return mounts.get(key);
 }
 const mounts = new Map();
 
-export const files = (mount, params, signal) => get(`/restore/${encode(mount)}/files`, params, signal);
-export const downloadLink = (mount, path) => address(`/restore/${encode(mount)}/download`, { path });
+export const files = (mount, params, signal) =>
+  get(`/restore/${encode(mount)}/files`, params, signal);
+export const downloadLink = (mount, path) =>
+  address(`/restore/${encode(mount)}/download`, { path });
 export const previewLink = (mount, path) => address(`/restore/${encode(mount)}/preview`, { path });
 
 /** Where a selection comes from as one archive. What cannot be read is named in its last entry. */

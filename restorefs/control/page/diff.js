@@ -19,7 +19,8 @@ export function diffLines(before, after) {
   let start = 0;
   while (start < a.length && start < b.length && a[start] === b[start]) start++;
   let end = 0;
-  while (end < a.length - start && end < b.length - start && a.at(-1 - end) === b.at(-1 - end)) end++;
+  while (end < a.length - start && end < b.length - start && a.at(-1 - end) === b.at(-1 - end))
+    end++;
   const middle = edits(a.slice(start, a.length - end), b.slice(start, b.length - end));
   if (middle === null) return null;
   const same = (text) => ({ kind: "same", text });

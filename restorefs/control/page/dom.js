@@ -39,7 +39,9 @@ export function nameOf(name, props = {}) {
     "bdi",
     props,
     pieces(name).map((piece) =>
-      piece.hidden ? h("span", { class: "hidden-sign", title: "not printable" }, piece.text) : piece.text,
+      piece.hidden
+        ? h("span", { class: "hidden-sign", title: "not printable" }, piece.text)
+        : piece.text,
     ),
   );
 }

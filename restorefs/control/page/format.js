@@ -8,7 +8,12 @@ export function size(bytes) {
   if (bytes === 1) return "1 byte";
   const step = bytes < 1 ? 0 : Math.min(Math.floor(Math.log2(bytes) / 10), STEPS.length - 1);
   const value = bytes / 1024 ** step;
-  const text = step === 0 ? String(bytes) : value < 9.95 ? value.toFixed(1) : Math.round(value).toLocaleString("en");
+  const text =
+    step === 0
+      ? String(bytes)
+      : value < 9.95
+        ? value.toFixed(1)
+        : Math.round(value).toLocaleString("en");
   return `${text} ${STEPS[step]}`;
 }
 
@@ -50,7 +55,8 @@ export function dayInWords(iso) {
 }
 
 /** A month in words: "October 2025". */
-export const monthInWords = (iso) => parse(iso).toLocaleDateString("en-GB", { month: "long", year: "numeric" });
+export const monthInWords = (iso) =>
+  parse(iso).toLocaleDateString("en-GB", { month: "long", year: "numeric" });
 
 /** How long ago, or until when: "3 minutes ago", "in 57 minutes". */
 export function relative(iso, now = Date.now()) {

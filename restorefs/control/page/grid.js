@@ -150,13 +150,22 @@ export class Grid {
 
   _row(index) {
     const item = this._pages.at(index);
-    const row = h("div", { role: "row", class: "grid-row", id: `row-${index}`, "aria-rowindex": index + 2 });
+    const row = h("div", {
+      role: "row",
+      class: "grid-row",
+      id: `row-${index}`,
+      "aria-rowindex": index + 2,
+    });
     row.dataset.index = index;
     if (item === undefined) {
       row.append(h("span", { role: "gridcell", class: "cell-coming" }, "…"));
       return row;
     }
-    const box = h("input", { type: "checkbox", tabIndex: -1, "aria-label": `Select ${this._options.name(item)}` });
+    const box = h("input", {
+      type: "checkbox",
+      tabIndex: -1,
+      "aria-label": `Select ${this._options.name(item)}`,
+    });
     row.append(h("span", { role: "gridcell", class: "cell-select" }, box));
     this._options.cells(item, index).forEach((content, at) => {
       const { id } = this._options.columns[at];
@@ -182,27 +191,45 @@ export class Grid {
       const box = element.querySelector("input");
       if (box) box.checked = chosen;
     }
-    if (this._rows.has(this.active)) this.element.setAttribute("aria-activedescendant", `row-${this.active}`);
+    if (this._rows.has(this.active))
+      this.element.setAttribute("aria-activedescendant", `row-${this.active}`);
     else this.element.removeAttribute("aria-activedescendant");
   }
 
   _drawHead(sort) {
-    const box = h("input", { type: "checkbox", "aria-label": "Select all", onchange: () => this._chooseAll(box.checked) });
+    const box = h("input", {
+      type: "checkbox",
+      "aria-label": "Select all",
+      onchange: () => this._chooseAll(box.checked),
+    });
     this._all = box;
     const cells = this._options.columns.map(({ id, text, sort: by, first = "" }) => {
       const at = sort.replace(/^-/, "") === by;
       const down = sort.startsWith("-");
       const next = at ? (down ? by : "-" + by) : first + by;
-      const button = by && h("button", { type: "button", class: "sort", onclick: () => this._options.sort(next) }, text);
+      const button =
+        by &&
+        h(
+          "button",
+          { type: "button", class: "sort", onclick: () => this._options.sort(next) },
+          text,
+        );
       return h(
         "span",
-        { role: "columnheader", class: `cell-${id}`, "aria-sort": by && (at ? (down ? "descending" : "ascending") : "none") },
+        {
+          role: "columnheader",
+          class: `cell-${id}`,
+          "aria-sort": by && (at ? (down ? "descending" : "ascending") : "none"),
+        },
         button || text,
       );
     });
     const heads = this._head.querySelectorAll("button");
     const focused = [...heads].indexOf(document.activeElement);
-    this._head.replaceChildren(h("span", { role: "columnheader", class: "cell-select" }, box), ...cells);
+    this._head.replaceChildren(
+      h("span", { role: "columnheader", class: "cell-select" }, box),
+      ...cells,
+    );
     if (focused >= 0) this._head.querySelectorAll("button")[focused]?.focus();
   }
 
@@ -256,7 +283,12 @@ export class Grid {
     if (event.shiftKey) {
       event.preventDefault();
       this._selectTo(index);
-    } else if (event.target === box || event.target.closest(".cell-select") || event.ctrlKey || event.metaKey) {
+    } else if (
+      event.target === box ||
+      event.target.closest(".cell-select") ||
+      event.ctrlKey ||
+      event.metaKey
+    ) {
       if (event.target.closest("a")) return; // in a new tab
       if (event.target !== box) event.preventDefault();
       this.toggle(index);

@@ -90,7 +90,12 @@ async function crumbsTo({ name, parts }) {
 
 function failed(problem, crumbs) {
   if (!(problem instanceof api.Problem)) console.error(problem);
-  const element = h("section", { class: "page" }, h("h1", {}, "This cannot be shown"), problemBox(problem, navigate));
+  const element = h(
+    "section",
+    { class: "page" },
+    h("h1", {}, "This cannot be shown"),
+    problemBox(problem, navigate),
+  );
   return { title: "Cannot be shown", crumbs: [...crumbs, ["Cannot be shown", null]], element };
 }
 
@@ -98,7 +103,13 @@ function showCrumbs(list) {
   crumbs.hidden = list.length === 0;
   const items = list.map(([text, href], index) => {
     const last = index === list.length - 1;
-    return h("li", {}, href && !last ? h("a", { href }, text) : h("span", { "aria-current": last ? "page" : null }, text));
+    return h(
+      "li",
+      {},
+      href && !last
+        ? h("a", { href }, text)
+        : h("span", { "aria-current": last ? "page" : null }, text),
+    );
   });
   fill(crumbs, h("ol", {}, items));
   crumbs.scrollLeft = crumbs.scrollWidth;
@@ -118,7 +129,8 @@ function showSignIn() {
 function frame(me) {
   document.getElementById("main-nav").hidden = me === null;
   document.getElementById("sign-out").hidden = me?.kind !== "token" && me?.kind !== "session";
-  document.getElementById("who").textContent = me && me.kind !== "insecure" && me.name ? me.name : "";
+  document.getElementById("who").textContent =
+    me && me.kind !== "insecure" && me.name ? me.name : "";
 }
 
 async function start() {
@@ -137,7 +149,9 @@ document.getElementById("sign-out").addEventListener("click", async () => {
   await api.signOut().catch(() => {});
   showSignIn();
 });
-document.getElementById("skip").addEventListener("click", () => (main.querySelector("h1") ?? main).focus());
+document
+  .getElementById("skip")
+  .addEventListener("click", () => (main.querySelector("h1") ?? main).focus());
 document.addEventListener("keydown", (event) => {
   const typing = event.target.closest("input, textarea, select, dialog");
   if (event.key !== "/" || typing || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -62,7 +62,7 @@ function bytesOfEscapes(text) {
 /** Return bytes as a name; each one that is not UTF-8 as a lone surrogate. */
 function fromBytes(bytes) {
   let name = "";
-  for (let at = 0; at < bytes.length; ) {
+  for (let at = 0; at < bytes.length;) {
     const length = [1, 2, 3, 4].find((n) => isUtf8(bytes.slice(at, at + n)));
     name += length
       ? STRICT.decode(Uint8Array.from(bytes.slice(at, at + length)))
@@ -111,5 +111,7 @@ export function plain(name) {
 function sign(code) {
   const byte = code >= 0xdc80 && code <= 0xdcff ? code - 0xdc00 : code;
   const digits = byte.toString(16).toUpperCase();
-  return byte < 0x100 && (byte < 0x80 || byte !== code) ? `<${digits.padStart(2, "0")}>` : `<U+${digits.padStart(4, "0")}>`;
+  return byte < 0x100 && (byte < 0x80 || byte !== code)
+    ? `<${digits.padStart(2, "0")}>`
+    : `<U+${digits.padStart(4, "0")}>`;
 }

@@ -28,14 +28,16 @@ export class Pages {
   /** Have the items [first, last) come; resolves when they are here. */
   async want(first, last) {
     const asked = [];
-    for (let number = Math.floor(first / SIZE); number * SIZE < last; number++) asked.push(this._page(number));
+    for (let number = Math.floor(first / SIZE); number * SIZE < last; number++)
+      asked.push(this._page(number));
     await Promise.all(asked);
   }
 
   /** Yield what is here, as [index, item]. */
   *here() {
     for (const [number, page] of this._pages)
-      if (Array.isArray(page)) for (const [at, item] of page.entries()) yield [number * SIZE + at, item];
+      if (Array.isArray(page))
+        for (const [at, item] of page.entries()) yield [number * SIZE + at, item];
   }
 
   _page(number) {

@@ -18,16 +18,28 @@ const BY_ERRNO = {
     "Too many disks are in use",
     "Try again in some minutes, or let go of one on the page “Attached disks”.",
   ],
-  ETIMEDOUT: ["The storage takes too long", "Try again. If it stays so, tell whoever looks after the backup storage."],
-  ESTALE: ["The backup is gone", "It was deleted meanwhile. Choose another one of the same machine."],
-  ENOENT: ["It is not there", "It may have been deleted or renamed. Another backup of the machine may still have it."],
+  ETIMEDOUT: [
+    "The storage takes too long",
+    "Try again. If it stays so, tell whoever looks after the backup storage.",
+  ],
+  ESTALE: [
+    "The backup is gone",
+    "It was deleted meanwhile. Choose another one of the same machine.",
+  ],
+  ENOENT: [
+    "It is not there",
+    "It may have been deleted or renamed. Another backup of the machine may still have it.",
+  ],
   EIO: [
     "It is damaged, or its storage is",
     "Try another backup of the same machine, and show this message to whoever looks after the backups: “restorefs check” tells more.",
   ],
 };
 const BY_STATUS = {
-  0: ["No connection", "See whether the network is there, and the restorefs service runs. Then try again."],
+  0: [
+    "No connection",
+    "See whether the network is there, and the restorefs service runs. Then try again.",
+  ],
   401: ["You are not signed in", "Sign in with a token."],
   403: ["Your token does not allow it", "Ask for a token that includes this machine."],
   404: BY_ERRNO.ENOENT,

@@ -18,7 +18,9 @@ export function parse(hash) {
   const [path, query = ""] = hash.replace(/^#?\/?/, "").split(/\?(.*)/s);
   const [name, ...parts] = path.split("/").map(decode);
   const pairs = query.split("&").filter(Boolean);
-  const params = Object.fromEntries(pairs.map((pair) => pair.split(/=(.*)/s).map((text) => decode(text ?? ""))));
+  const params = Object.fromEntries(
+    pairs.map((pair) => pair.split(/=(.*)/s).map((text) => decode(text ?? ""))),
+  );
   return { name, parts, params };
 }
 
@@ -48,7 +50,8 @@ export const vmLink = (vm) => link("vm", [vm]);
 export const backupLink = (id) => link("backup", [id]);
 
 /** A folder; `path` as the API has it ("/part1/etc"). params: sort, q, find, view. */
-export const folderLink = (id, disk, path, params) => link("files", [id, disk, ...segments(path)], params);
+export const folderLink = (id, disk, path, params) =>
+  link("files", [id, disk, ...segments(path)], params);
 export const versionsLink = (vm, disk, path) => link("versions", [vm, disk, ...segments(path)]);
 
 export const segments = (path) => path.split("/").filter(Boolean);

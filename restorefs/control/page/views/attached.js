@@ -14,8 +14,16 @@ const EVERY_MS = 5000;
 export async function show(route, signal) {
   const view = new Attached(signal);
   await view.load();
-  const timer = setInterval(() => document.visibilityState === "visible" && view.load().catch(() => {}), EVERY_MS);
-  return { title: "Attached disks", crumbs: [], element: view.element, close: () => clearInterval(timer) };
+  const timer = setInterval(
+    () => document.visibilityState === "visible" && view.load().catch(() => {}),
+    EVERY_MS,
+  );
+  return {
+    title: "Attached disks",
+    crumbs: [],
+    element: view.element,
+    close: () => clearInterval(timer),
+  };
 }
 
 class Attached {
@@ -27,17 +35,34 @@ class Attached {
     this.list = h("ul", { class: "rows cards" });
     this.failures = h("div", {});
     this.facts = h("p", { class: "muted small" });
-    this.element = h("section", { class: "page" }, h("h1", { tabIndex: -1 }, "Attached disks"), this.about, this.catalog, this.list, this.failures, this.facts);
+    this.element = h(
+      "section",
+      { class: "page" },
+      h("h1", { tabIndex: -1 }, "Attached disks"),
+      this.about,
+      this.catalog,
+      this.list,
+      this.failures,
+      this.facts,
+    );
   }
 
   async load() {
     const status = await api.status(this.signal);
-    const idle = status.idle_timeout_seconds ? `A disk that nobody uses for ${duration(status.idle_timeout_seconds)} is let go by itself.` : "Disks stay attached until somebody lets go of them.";
+    const idle = status.idle_timeout_seconds
+      ? `A disk that nobody uses for ${duration(status.idle_timeout_seconds)} is let go by itself.`
+      : "Disks stay attached until somebody lets go of them.";
     this.about.textContent = `${status.attached.length ? counted(status.attached.length, "disk is", "disks are") : "No disk is"} attached now, of at most ${count(status.max_attached)}. ${idle}`;
     fill(this.catalog, status.catalog_error && catalogBox(status.catalog_error));
     this._showRows(status.attached);
     this._showFailures(status.failures);
-    this.facts.textContent = [`restorefs ${status.version}`, counted(status.backups, "backup"), counted(status.disks, "disk"), `mounted at ${status.mountpoint}`, `since ${when(status.started_at)}`].join(" · ");
+    this.facts.textContent = [
+      `restorefs ${status.version}`,
+      counted(status.backups, "backup"),
+      counted(status.disks, "disk"),
+      `mounted at ${status.mountpoint}`,
+      `since ${when(status.started_at)}`,
+    ].join(" · ");
   }
 
   _showRows(attached) {
@@ -63,7 +88,15 @@ class Attached {
     const detail = h("dl", { class: "facts" });
     const error = h("p", { class: "error", role: "alert" });
     const name = h("a", { href: backupLink(disk.backup_id) }, nameOf(disk.backup_id));
-    const button = h("button", { type: "button", "aria-label": `Let go of disk ${disk.disk_index} of ${plain(disk.backup_id)}` }, icon("eject"), "Let go");
+    const button = h(
+      "button",
+      {
+        type: "button",
+        "aria-label": `Let go of disk ${disk.disk_index} of ${plain(disk.backup_id)}`,
+      },
+      icon("eject"),
+      "Let go",
+    );
     button.addEventListener("click", async () => {
       if (button.ariaDisabled === "true") return; // it keeps the focus, so it is not disabled
       button.ariaDisabled = "true";
@@ -77,7 +110,12 @@ class Attached {
       }
       button.ariaDisabled = null;
     });
-    const head = h("div", { class: "head" }, h("strong", { class: "grow" }, icon("disk"), `Disk ${disk.disk_index} of `, name), button);
+    const head = h(
+      "div",
+      { class: "head" },
+      h("strong", { class: "grow" }, icon("disk"), `Disk ${disk.disk_index} of `, name),
+      button,
+    );
     const element = h("li", { class: "panel" }, head, error, detail);
     return { element, show: (now) => fill(detail, factsOf(now)) };
   }
@@ -99,24 +137,63 @@ function factsOf(disk) {
   // Whoever asks through the API has no process here; a token of some machines is told nobody's.
   const program = by && `${by.program || "a program"} (user ${by.uid}, process ${by.pid})`;
   const who = program ?? (disk.socket ? "this page, or the API" : null);
-  const shares = disk.shares_volumes_with?.length ? `with disk ${disk.shares_volumes_with.join(", ")}` : null;
+  const shares = disk.shares_volumes_with?.length
+    ? `with disk ${disk.shares_volumes_with.join(", ")}`
+    : null;
   const facts = [
     ["Holds", disk.filesystems.map(called).join(", ") || "nothing that is read"],
     ["Asked for by", who],
-    ["Attached", timeOf(disk.attached_at, `${when(disk.attached_at)} (${relative(disk.attached_at)})`, exactTime(disk.attached_at))],
-    ["Last used", timeOf(disk.last_accessed_at, relative(disk.last_accessed_at), exactTime(disk.last_accessed_at))],
-    ["Until", disk.requests_under_way ? "in use now" : disk.expires_at ? timeOf(disk.expires_at, `${when(disk.expires_at)} (${relative(disk.expires_at)}), if nobody uses it`, exactTime(disk.expires_at)) : "somebody lets go of it"],
+    [
+      "Attached",
+      timeOf(
+        disk.attached_at,
+        `${when(disk.attached_at)} (${relative(disk.attached_at)})`,
+        exactTime(disk.attached_at),
+      ),
+    ],
+    [
+      "Last used",
+      timeOf(
+        disk.last_accessed_at,
+        relative(disk.last_accessed_at),
+        exactTime(disk.last_accessed_at),
+      ),
+    ],
+    [
+      "Until",
+      disk.requests_under_way
+        ? "in use now"
+        : disk.expires_at
+          ? timeOf(
+              disk.expires_at,
+              `${when(disk.expires_at)} (${relative(disk.expires_at)}), if nobody uses it`,
+              exactTime(disk.expires_at),
+            )
+          : "somebody lets go of it",
+    ],
     ["Joined", shares],
     ["Read so far", size(disk.bytes_read)],
   ];
-  return facts.filter(([, value]) => value).map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, value)));
+  return facts
+    .filter(([, value]) => value)
+    .map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, value)));
 }
 
-const catalogBox = (text) => problemBox(new api.Problem(502, `The catalog cannot be asked, so what is new does not show: ${text}`));
+const catalogBox = (text) =>
+  problemBox(
+    new api.Problem(502, `The catalog cannot be asked, so what is new does not show: ${text}`),
+  );
 
 /** `errno` is a number here; what to do is told by its name. */
 function failureRow(failure) {
-  const names = { 5: "EIO", 16: "EBUSY", 95: "EOPNOTSUPP", 110: "ETIMEDOUT", 116: "ESTALE", 126: "ENOKEY" };
+  const names = {
+    5: "EIO",
+    16: "EBUSY",
+    95: "EOPNOTSUPP",
+    110: "ETIMEDOUT",
+    116: "ESTALE",
+    126: "ENOKEY",
+  };
   const [, todo] = advice({ errno: names[failure.errno] ?? "EIO" });
   return h(
     "li",
@@ -128,7 +205,12 @@ function failureRow(failure) {
       h(
         "span",
         { class: "grow" },
-        h("strong", {}, `Disk ${failure.disk_index} of `, h("a", { href: backupLink(failure.backup_id) }, nameOf(failure.backup_id))),
+        h(
+          "strong",
+          {},
+          `Disk ${failure.disk_index} of `,
+          h("a", { href: backupLink(failure.backup_id) }, nameOf(failure.backup_id)),
+        ),
         h("span", { class: "reason" }, failure.reason),
         h("span", { class: "muted" }, todo),
       ),

@@ -17,11 +17,26 @@ export async function show(route, signal) {
   const element = h(
     "section",
     { class: "page" },
-    h("div", { class: "head" }, h("h1", {}, nameOf(backup.vm_name), " ", h("span", { class: "light" }, title))),
-    h("p", { class: "muted" }, at && [timeOf(at, relative(at), exactTime(at)), " · "], counted(disks.length, "disk"), " · ", nameOf(id, { class: "id" })),
+    h(
+      "div",
+      { class: "head" },
+      h("h1", {}, nameOf(backup.vm_name), " ", h("span", { class: "light" }, title)),
+    ),
+    h(
+      "p",
+      { class: "muted" },
+      at && [timeOf(at, relative(at), exactTime(at)), " · "],
+      counted(disks.length, "disk"),
+      " · ",
+      nameOf(id, { class: "id" }),
+    ),
     disks.map((disk) => diskPanel(id, disk, signal)),
   );
-  return { title: `${plain(backup.vm_name)}, ${title}`, element, crumbs: crumbsOf(backup).map(lastPlain) };
+  return {
+    title: `${plain(backup.vm_name)}, ${title}`,
+    element,
+    crumbs: crumbsOf(backup).map(lastPlain),
+  };
 }
 
 /** The breadcrumbs down to a backup. */
@@ -68,17 +83,26 @@ const reasonBox = (text) => h("p", { class: "note warn" }, icon("warning"), text
 
 function volumes(id, disk) {
   if (!disk.volumes.length) return h("p", { class: "muted" }, "There is nothing on this disk.");
-  const withFiles = (volume) => volume.folder || volume.encrypted || volume.error || volume.elsewhere !== null;
+  const withFiles = (volume) =>
+    volume.folder || volume.encrypted || volume.error || volume.elsewhere !== null;
   const shown = disk.volumes.filter(withFiles);
   const rest = disk.volumes.filter((volume) => !shown.includes(volume));
   return [
-    h("ul", { class: "rows" }, shown.map((volume) => h("li", {}, volumeRow(id, disk, volume)))),
+    h(
+      "ul",
+      { class: "rows" },
+      shown.map((volume) => h("li", {}, volumeRow(id, disk, volume))),
+    ),
     rest.length > 0 &&
       h(
         "details",
         {},
         h("summary", {}, `${counted(rest.length, "other part")} without files`),
-        h("ul", { class: "rows" }, rest.map((volume) => h("li", {}, volumeRow(id, disk, volume)))),
+        h(
+          "ul",
+          { class: "rows" },
+          rest.map((volume) => h("li", {}, volumeRow(id, disk, volume))),
+        ),
       ),
   ];
 }
@@ -88,7 +112,12 @@ function volumeRow(id, disk, volume) {
   const label = volume.label || volume.part_label;
   const reason = reasonOf(volume);
   const about = [
-    h("strong", {}, nameOf(volume.name || "Whole disk"), label && [" ", nameOf(label, { class: "label" })]),
+    h(
+      "strong",
+      {},
+      nameOf(volume.name || "Whole disk"),
+      label && [" ", nameOf(label, { class: "label" })],
+    ),
     h("span", { class: "muted" }, kind),
   ];
   const end = h("span", { class: "end" }, size(volume.size));
@@ -100,19 +129,34 @@ function volumeRow(id, disk, volume) {
       volume.notes.map((text) => h("p", { class: "note inside" }, text)),
     ];
   }
-  const extra = reason ? explained(volume, reason) : volume.notes.map((text) => h("span", { class: "muted" }, text));
+  const extra = reason
+    ? explained(volume, reason)
+    : volume.notes.map((text) => h("span", { class: "muted" }, text));
   const sign = volume.encrypted ? "lock" : reason ? "warning" : "disk";
-  return h("div", { class: "row still" }, icon(sign), h("span", { class: "grow" }, about, extra), end);
+  return h(
+    "div",
+    { class: "row still" },
+    icon(sign),
+    h("span", { class: "grow" }, about, extra),
+    end,
+  );
 }
 
 /** A logical volume that begins on another disk is shown there. */
 function onOtherDisk(id, volume, about, end) {
   const href = folderLink(id, volume.elsewhere, "/" + volume.name);
   const where = h("span", { class: "muted" }, `on disk ${volume.elsewhere}, too`);
-  return h("a", { class: "row", href }, icon("directory"), h("span", { class: "grow" }, about, where), end);
+  return h(
+    "a",
+    { class: "row", href },
+    icon("directory"),
+    h("span", { class: "grow" }, about, where),
+    end,
+  );
 }
 
-const kindOf = (volume) => (volume.filesystem ? called(volume.filesystem) : volume.type || "unknown");
+const kindOf = (volume) =>
+  volume.filesystem ? called(volume.filesystem) : volume.type || "unknown";
 
 /** Why a volume cannot be read: the API says so once somebody has looked inside. */
 function reasonOf(volume) {
@@ -123,6 +167,13 @@ function reasonOf(volume) {
 
 /** A reason, and what to do: of a volume the API gives no errno, but says what it is. */
 function explained(volume, reason) {
-  const errno = volume.encrypted ? "ENOKEY" : volume.filesystem && !volume.readable ? "EOPNOTSUPP" : "EIO";
-  return [h("span", { class: "reason" }, reason), h("span", { class: "muted" }, advice({ errno })[1])];
+  const errno = volume.encrypted
+    ? "ENOKEY"
+    : volume.filesystem && !volume.readable
+      ? "EOPNOTSUPP"
+      : "EIO";
+  return [
+    h("span", { class: "reason" }, reason),
+    h("span", { class: "muted" }, advice({ errno })[1]),
+  ];
 }

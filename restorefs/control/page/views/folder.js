@@ -45,7 +45,10 @@ class Folder {
     this.crumbs = [
       ...crumbsOf(this.backup),
       [`Disk ${this.disk}`, this._to("/")],
-      ...names.map((each, index) => [nameOf(each), this._to("/" + names.slice(0, index + 1).join("/"))]),
+      ...names.map((each, index) => [
+        nameOf(each),
+        this._to("/" + names.slice(0, index + 1).join("/")),
+      ]),
     ];
     this.grid = new Grid({
       label: `Files in ${plain(name)}`,
@@ -68,7 +71,11 @@ class Folder {
   }
 
   _build(name) {
-    this._filter = h("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter by name" });
+    this._filter = h("input", {
+      type: "search",
+      placeholder: "Filter by name",
+      "aria-label": "Filter by name",
+    });
     let waiting;
     this._filter.addEventListener("input", () => {
       clearTimeout(waiting);
@@ -86,7 +93,12 @@ class Folder {
         "div",
         { class: "head" },
         h("h1", {}, icon("directory"), nameOf(name)),
-        h("div", { class: "tools" }, this._filter, h("a", { class: "button", href: searching }, icon("search"), "Search below")),
+        h(
+          "div",
+          { class: "tools" },
+          this._filter,
+          h("a", { class: "button", href: searching }, icon("search"), "Search below"),
+        ),
       ),
       h("div", { class: "head below" }, this._summary, this._actions),
       this._message,
@@ -105,7 +117,8 @@ class Folder {
   /** Show another state of this folder, if the route means this folder. */
   async update(route) {
     const [id, disk] = route.parts;
-    if (id !== this.id || Number(disk) !== this.disk || join(...route.parts.slice(2)) !== this.path) return false;
+    if (id !== this.id || Number(disk) !== this.disk || join(...route.parts.slice(2)) !== this.path)
+      return false;
     const { sort, q } = this.params;
     if (route.params.sort !== sort || route.params.q !== q) await this.load(route.params);
     else this.params = route.params;
@@ -145,7 +158,9 @@ class Folder {
     this.grid.show(pages, sort, active, top);
     this.grid.element.hidden = pages.total === 0;
     if (pages.total === 0) {
-      this._empty.textContent = params.q ? "Nothing here has a name like that." : "This folder is empty.";
+      this._empty.textContent = params.q
+        ? "Nothing here has a name like that."
+        : "This folder is empty.";
       this.grid.element.before(this._empty);
     } else this._empty.remove();
     this._showSelection();
@@ -158,18 +173,22 @@ class Folder {
     if (pages !== this.pages || !this._loaded) return;
     if (pages.problem) {
       const problem = pages.problem;
-      fill(this._message, problemBox(problem, () => {
-        pages.problem = null;
-        fill(this._message);
-        this.grid.refresh();
-      }));
+      fill(
+        this._message,
+        problemBox(problem, () => {
+          pages.problem = null;
+          fill(this._message);
+          this.grid.refresh();
+        }),
+      );
       return;
     }
     this.grid.refresh();
   }
 
   _remember() {
-    if (this.params) places.set(this._place, { active: this.grid.active, top: this.grid.element.scrollTop });
+    if (this.params)
+      places.set(this._place, { active: this.grid.active, top: this.grid.element.scrollTop });
   }
 
   close() {
@@ -182,13 +201,37 @@ class Folder {
 
   _cells(entry) {
     const shown = entry.type === "symlink" && entry.target_type ? entry.target_type : entry.type;
-    const href = shown === "directory" ? this._to(entry.path) : this._to(this.path, { ...this.params, view: entry.name });
-    const sign = entry.error ? "warning" : entry.type === "symlink" ? (shown === "directory" ? "directory" : "symlink") : entry.type;
-    const target = entry.type === "symlink" && h("span", { class: "muted target" }, " → ", nameOf(entry.target ?? ""));
+    const href =
+      shown === "directory"
+        ? this._to(entry.path)
+        : this._to(this.path, { ...this.params, view: entry.name });
+    const sign = entry.error
+      ? "warning"
+      : entry.type === "symlink"
+        ? shown === "directory"
+          ? "directory"
+          : "symlink"
+        : entry.type;
+    const target =
+      entry.type === "symlink" &&
+      h("span", { class: "muted target" }, " → ", nameOf(entry.target ?? ""));
     return [
-      [icon(sign), h("a", { href, tabIndex: -1, draggable: false }, nameOf(entry.name)), target, entry.error && h("span", { class: "reason" }, entry.error)],
-      entry.type === "file" && !entry.error ? h("span", { title: exactSize(entry.size) }, size(entry.size)) : "",
-      entry.modified_time ? h("time", { dateTime: entry.modified_time, title: exactTime(entry.modified_time) }, when(entry.modified_time)) : "",
+      [
+        icon(sign),
+        h("a", { href, tabIndex: -1, draggable: false }, nameOf(entry.name)),
+        target,
+        entry.error && h("span", { class: "reason" }, entry.error),
+      ],
+      entry.type === "file" && !entry.error
+        ? h("span", { title: exactSize(entry.size) }, size(entry.size))
+        : "",
+      entry.modified_time
+        ? h(
+            "time",
+            { dateTime: entry.modified_time, title: exactTime(entry.modified_time) },
+            when(entry.modified_time),
+          )
+        : "",
       kindOf(entry),
       h("span", { title: `owner ${entry.uid}, group ${entry.gid}` }, modeOf(entry)),
     ];
@@ -220,7 +263,12 @@ class Folder {
 
   /** The first row whose name begins so; what is here already is asked first. */
   async _find(text) {
-    const asked = { path: this.path, sort: this.params.sort ?? "name", folders_first: true, q: this.params.q || undefined };
+    const asked = {
+      path: this.path,
+      sort: this.params.sort ?? "name",
+      folders_first: true,
+      q: this.params.q || undefined,
+    };
     const { found } = await api.files(this.mount, { ...asked, limit: 1, find: text }, this.signal);
     if (found !== undefined) return found;
     const begins = ([, entry]) => entry.name.toLowerCase().startsWith(text.toLowerCase());
@@ -240,12 +288,15 @@ class Folder {
     if (this._dialog) return;
     const entry = await this._entryOf(name).catch(() => null);
     if (this._dialog || this.params.view !== name || this.signal.aborted) return;
-    this._dialog = preview({ ...this._about(), entry: entry ?? { name, path: join(this.path, name) } }, () => {
-      this._dialog = null;
-      // A dialog gives the focus back by itself, and whoever is quick has taken it elsewhere since.
-      if (document.activeElement === document.body) this.grid.element.focus();
-      if (here().params.view) this._leavePreview();
-    });
+    this._dialog = preview(
+      { ...this._about(), entry: entry ?? { name, path: join(this.path, name) } },
+      () => {
+        this._dialog = null;
+        // A dialog gives the focus back by itself, and whoever is quick has taken it elsewhere since.
+        if (document.activeElement === document.body) this.grid.element.focus();
+        if (here().params.view) this._leavePreview();
+      },
+    );
   }
 
   /** What is told of an entry; one that is not here is made the active one. Null if it is none. */
@@ -281,7 +332,9 @@ class Folder {
     const chosen = this.grid.count;
     const total = this.pages?.total ?? 0;
     const all = counted(total, "entry", "entries");
-    this._summary.textContent = chosen ? `${counted(chosen, "entry", "entries")} of ${total.toLocaleString("en")} selected` : all;
+    this._summary.textContent = chosen
+      ? `${counted(chosen, "entry", "entries")} of ${total.toLocaleString("en")} selected`
+      : all;
     if (chosen) announce(this._summary.textContent);
     fill(this._actions, chosen ? this._chosenActions() : this._folderActions());
   }
@@ -292,22 +345,52 @@ class Folder {
 
   _chosenActions() {
     const entries = [...this.grid.selected.values()];
-    const clear = h("button", { type: "button", onclick: () => this.grid.clear() }, "Clear selection");
-    if (this.grid.all || (this.grid.count === this.pages.total && !this.params.q && entries.length > 1)) {
-      if (this.params.q) return [h("span", { class: "muted" }, "These are too many for one download: filter more closely, or download the folder."), clear];
+    const clear = h(
+      "button",
+      { type: "button", onclick: () => this.grid.clear() },
+      "Clear selection",
+    );
+    if (
+      this.grid.all ||
+      (this.grid.count === this.pages.total && !this.params.q && entries.length > 1)
+    ) {
+      if (this.params.q)
+        return [
+          h(
+            "span",
+            { class: "muted" },
+            "These are too many for one download: filter more closely, or download the folder.",
+          ),
+          clear,
+        ];
       return [this._archive([this.path], "Download as zip"), clear];
     }
     const [one] = entries;
     if (entries.length === 1 && one.type === "file") {
       const href = api.downloadLink(this.mount, one.path);
-      return [h("a", { class: "button primary", href, download: "" }, icon("download"), "Download"), this._archive([one.path], "As zip", "button"), clear];
+      return [
+        h("a", { class: "button primary", href, download: "" }, icon("download"), "Download"),
+        this._archive([one.path], "As zip", "button"),
+        clear,
+      ];
     }
-    return [this._archive(entries.map((entry) => entry.path), "Download as zip"), clear];
+    return [
+      this._archive(
+        entries.map((entry) => entry.path),
+        "Download as zip",
+      ),
+      clear,
+    ];
   }
 
   _archive(paths, text, look = "button primary") {
     const href = api.archiveLink(this.mount, paths);
-    if (paths.length > MOST_PATHS || href.length > LONGEST_ADDRESS) return h("span", { class: "muted" }, "These are too many for one download: choose fewer, or the whole folder.");
+    if (paths.length > MOST_PATHS || href.length > LONGEST_ADDRESS)
+      return h(
+        "span",
+        { class: "muted" },
+        "These are too many for one download: choose fewer, or the whole folder.",
+      );
     return h("a", { class: look, href, download: "" }, icon("download"), text);
   }
 }
@@ -323,8 +406,14 @@ function kindOf(entry) {
 function modeOf(entry) {
   if (entry.error || !entry.mode) return "";
   const bits = parseInt(entry.mode, 8);
-  const plainBits = [..."rwxrwxrwx"].map((letter, index) => (bits & (0o400 >> index) ? letter : "-"));
-  const special = [[0o4000, 2, "s"], [0o2000, 5, "s"], [0o1000, 8, "t"]];
+  const plainBits = [..."rwxrwxrwx"].map((letter, index) =>
+    bits & (0o400 >> index) ? letter : "-",
+  );
+  const special = [
+    [0o4000, 2, "s"],
+    [0o2000, 5, "s"],
+    [0o1000, 8, "t"],
+  ];
   for (const [bit, at, letter] of special) {
     if (bits & bit) plainBits[at] = plainBits[at] === "-" ? letter.toUpperCase() : letter;
   }

@@ -17,12 +17,22 @@ const SHOWN = 256 * 1024;
  */
 export function preview(file, closed) {
   const { mount, entry } = file;
-  const body = h("div", { class: "preview-body", tabIndex: 0, role: "region", "aria-label": "Content" });
+  const body = h("div", {
+    class: "preview-body",
+    tabIndex: 0,
+    role: "region",
+    "aria-label": "Content",
+  });
   const facts = h("p", { class: "muted" }, factsOf(entry));
   const controller = new AbortController();
   const dialog = h(
     "dialog",
-    { class: "preview", "aria-labelledby": "preview-name", onclose: () => end(), onclick: (event) => event.target === dialog && dialog.close() },
+    {
+      class: "preview",
+      "aria-labelledby": "preview-name",
+      onclose: () => end(),
+      onclick: (event) => event.target === dialog && dialog.close(),
+    },
     h(
       "div",
       { class: "preview-frame" },
@@ -30,13 +40,33 @@ export function preview(file, closed) {
         "div",
         { class: "preview-head" },
         h("div", { class: "grow" }, h("h2", { id: "preview-name" }, nameOf(entry.name)), facts),
-        h("button", { type: "button", class: "quiet round", "aria-label": "Close", onclick: () => dialog.close() }, icon("close")),
+        h(
+          "button",
+          {
+            type: "button",
+            class: "quiet round",
+            "aria-label": "Close",
+            onclick: () => dialog.close(),
+          },
+          icon("close"),
+        ),
       ),
       h(
         "div",
         { class: "tools" },
-        readable(entry) && h("a", { class: "button primary", href: api.downloadLink(mount, entry.path), download: "" }, icon("download"), "Download"),
-        h("a", { class: "button", href: versionsLink(file.vm, file.disk, entry.path) }, icon("versions"), "All versions"),
+        readable(entry) &&
+          h(
+            "a",
+            { class: "button primary", href: api.downloadLink(mount, entry.path), download: "" },
+            icon("download"),
+            "Download",
+          ),
+        h(
+          "a",
+          { class: "button", href: versionsLink(file.vm, file.disk, entry.path) },
+          icon("versions"),
+          "All versions",
+        ),
       ),
       body,
     ),
@@ -53,11 +83,17 @@ export function preview(file, closed) {
   return dialog;
 }
 
-const readable = (entry) => entry.type === undefined || entry.type === "file" || (entry.type === "symlink" && entry.target_type === "file");
+const readable = (entry) =>
+  entry.type === undefined ||
+  entry.type === "file" ||
+  (entry.type === "symlink" && entry.target_type === "file");
 
 function factsOf(entry) {
   const parts = [];
-  if (entry.type === "file") parts.push(entry.size < 1024 ? size(entry.size) : `${size(entry.size)} (${exactSize(entry.size)})`);
+  if (entry.type === "file")
+    parts.push(
+      entry.size < 1024 ? size(entry.size) : `${size(entry.size)} (${exactSize(entry.size)})`,
+    );
   if (entry.type === "symlink") parts.push(`link to ${plain(entry.target ?? "")}`);
   if (entry.modified_time) parts.push(`modified ${when(entry.modified_time, true)}`);
   if (entry.mode) parts.push(`mode ${entry.mode}`);
@@ -73,9 +109,22 @@ async function load({ mount, entry }, body, signal) {
     await showContent(mount, entry, body, signal);
   } catch (problem) {
     if (problem.name === "AbortError") return;
-    if (problem.status === 415) fill(body, h("p", { class: "empty muted" }, "There is no preview of this kind of file. Download it to open it."));
-    else if (problem.status === 416) fill(body, h("p", { class: "empty muted" }, "This file is empty."));
-    else fill(body, problemBox(problem, () => load({ mount, entry }, body, signal)));
+    if (problem.status === 415)
+      fill(
+        body,
+        h(
+          "p",
+          { class: "empty muted" },
+          "There is no preview of this kind of file. Download it to open it.",
+        ),
+      );
+    else if (problem.status === 416)
+      fill(body, h("p", { class: "empty muted" }, "This file is empty."));
+    else
+      fill(
+        body,
+        problemBox(problem, () => load({ mount, entry }, body, signal)),
+      );
   }
 }
 
@@ -90,23 +139,35 @@ async function showContent(mount, entry, body, signal) {
   if (type.startsWith("image/")) {
     await response.body?.cancel();
     const source = api.previewLink(mount, entry.path);
-    const failed = () => fill(body, h("p", { class: "empty muted" }, "This image cannot be shown. Download it to open it."));
+    const failed = () =>
+      fill(
+        body,
+        h("p", { class: "empty muted" }, "This image cannot be shown. Download it to open it."),
+      );
     fill(body, h("img", { src: source, alt: `Preview of ${plain(entry.name)}`, onerror: failed }));
     return;
   }
   const { text, whole } = await textOf(response);
   fill(
     body,
-    !whole && h("p", { class: "note" }, `Only the first ${size(SHOWN)} are shown. Download the file to see all of it.`),
+    !whole &&
+      h(
+        "p",
+        { class: "note" },
+        `Only the first ${size(SHOWN)} are shown. Download the file to see all of it.`,
+      ),
     h("pre", { dir: "auto" }, text),
   );
 }
 
 /** The text of an answer to a preview, and whether it is the whole file's. */
 export async function textOf(response) {
-  const charset = /charset=([\w-]+)/i.exec(response.headers.get("Content-Type") ?? "")?.[1] ?? "utf-8";
+  const charset =
+    /charset=([\w-]+)/i.exec(response.headers.get("Content-Type") ?? "")?.[1] ?? "utf-8";
   const bytes = await response.arrayBuffer();
-  const total = Number(/\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "")?.[1] ?? bytes.byteLength);
+  const total = Number(
+    /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "")?.[1] ?? bytes.byteLength,
+  );
   const whole = bytes.byteLength >= total && response.headers.get("X-Truncated") !== "true";
   return { text: new TextDecoder(charset).decode(bytes), whole };
 }

@@ -17,7 +17,13 @@ export async function show(route, signal) {
   const path = join(...route.parts.slice(2));
   const [backup, mount] = await Promise.all([api.backup(id, signal), api.mountOf(id, disk)]);
   const where = { id, disk: Number(disk), path, mount };
-  const field = h("input", { type: "search", id: "pattern", value: route.params.pattern ?? "", placeholder: "report or *.docx", "aria-describedby": "pattern-help" });
+  const field = h("input", {
+    type: "search",
+    id: "pattern",
+    value: route.params.pattern ?? "",
+    placeholder: "report or *.docx",
+    "aria-describedby": "pattern-help",
+  });
   const form = h(
     "form",
     { class: "searching", role: "search", onsubmit: (event) => onSubmit(event, where, field) },
@@ -32,7 +38,11 @@ export async function show(route, signal) {
     { class: "page" },
     h("h1", {}, "Search below ", nameOf(name)),
     form,
-    h("p", { id: "pattern-help", class: "muted small" }, "Part of a name, or a pattern with * and ?. Upper and lower case are the same."),
+    h(
+      "p",
+      { id: "pattern-help", class: "muted small" },
+      "Part of a name, or a pattern with * and ?. Upper and lower case are the same.",
+    ),
     results,
   );
   if (route.params.pattern) run(where, route.params.pattern, results, signal);
@@ -40,10 +50,18 @@ export async function show(route, signal) {
   const crumbs = [
     ...crumbsOf(backup),
     [`Disk ${disk}`, folderLink(id, disk, "/")],
-    ...names.map((each, index) => [nameOf(each), folderLink(id, disk, "/" + names.slice(0, index + 1).join("/"))]),
+    ...names.map((each, index) => [
+      nameOf(each),
+      folderLink(id, disk, "/" + names.slice(0, index + 1).join("/")),
+    ]),
     ["Search", null],
   ];
-  return { title: `Search below ${plain(name)}`, element, crumbs, focus: route.params.pattern ? null : field };
+  return {
+    title: `Search below ${plain(name)}`,
+    element,
+    crumbs,
+    focus: route.params.pattern ? null : field,
+  };
 }
 
 function onSubmit(event, { id, disk, path }, field) {
@@ -64,7 +82,15 @@ async function run(where, typed, place, signal) {
   const table = h(
     "table",
     { class: "found", hidden: true },
-    h("thead", {}, h("tr", {}, ["Name", "Folder", "Size", "Modified"].map((text) => h("th", { scope: "col" }, text)))),
+    h(
+      "thead",
+      {},
+      h(
+        "tr",
+        {},
+        ["Name", "Folder", "Size", "Modified"].map((text) => h("th", { scope: "col" }, text)),
+      ),
+    ),
     rows,
   );
   const errors = h("ul", { class: "errors" });
@@ -83,7 +109,11 @@ async function run(where, typed, place, signal) {
       if (errors.children.length < 200) errors.append(h("li", {}, nameOf(path), ": ", detail));
     },
     progress({ folders, entries, path }) {
-      fill(state, `${counted(matches, "match", "matches")} in ${counted(folders, "folder")}, ${count(entries)} entries: now in `, nameOf(path ?? ""));
+      fill(
+        state,
+        `${counted(matches, "match", "matches")} in ${counted(folders, "folder")}, ${count(entries)} entries: now in `,
+        nameOf(path ?? ""),
+      );
     },
     end({ folders, entries, limited, complete }) {
       const more = limited ? ` There are more: only the first ${count(MOST)} are shown.` : "";
@@ -100,7 +130,8 @@ async function run(where, typed, place, signal) {
     }
     if (!ended) throw new api.Problem(502, "The search broke off before its end.");
   } catch (problem) {
-    if (problem.name === "AbortError") state.textContent = `Stopped: ${counted(matches, "match", "matches")} so far.`;
+    if (problem.name === "AbortError")
+      state.textContent = `Stopped: ${counted(matches, "match", "matches")} so far.`;
     else place.prepend(problemBox(problem, () => run(where, typed, place, signal)));
   } finally {
     bar.remove();
@@ -113,13 +144,24 @@ async function run(where, typed, place, signal) {
 function row({ id, disk }, found) {
   const folder = "/" + segments(found.path).slice(0, -1).join("/");
   const isFolder = found.type === "directory";
-  const href = isFolder ? folderLink(id, disk, found.path) : folderLink(id, disk, folder, { view: found.name });
+  const href = isFolder
+    ? folderLink(id, disk, found.path)
+    : folderLink(id, disk, folder, { view: found.name });
   return h(
     "tr",
     {},
-    h("th", { scope: "row" }, icon(isFolder ? "directory" : found.type), h("a", { href }, nameOf(found.name))),
+    h(
+      "th",
+      { scope: "row" },
+      icon(isFolder ? "directory" : found.type),
+      h("a", { href }, nameOf(found.name)),
+    ),
     h("td", { class: "where" }, h("a", { href: folderLink(id, disk, folder) }, nameOf(folder))),
     h("td", { class: "number" }, found.type === "file" ? size(found.size) : ""),
-    h("td", { title: found.modified_time ? exactTime(found.modified_time) : "" }, when(found.modified_time)),
+    h(
+      "td",
+      { title: found.modified_time ? exactTime(found.modified_time) : "" },
+      when(found.modified_time),
+    ),
   );
 }

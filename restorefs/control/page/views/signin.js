@@ -5,9 +5,22 @@ import * as api from "../api.js";
 import { h } from "../dom.js";
 
 export function show(signedIn) {
-  const field = h("input", { type: "password", id: "token", name: "token", required: true, autocomplete: "current-password", "aria-describedby": "token-error" });
+  const field = h("input", {
+    type: "password",
+    id: "token",
+    name: "token",
+    required: true,
+    autocomplete: "current-password",
+    "aria-describedby": "token-error",
+  });
   // For the browser's own store of passwords.
-  const user = h("input", { type: "text", hidden: true, name: "username", autocomplete: "username", value: "restorefs" });
+  const user = h("input", {
+    type: "text",
+    hidden: true,
+    name: "username",
+    autocomplete: "username",
+    value: "restorefs",
+  });
   const error = h("p", { id: "token-error", class: "error", role: "alert" });
   const form = h(
     "form",
@@ -33,7 +46,11 @@ export function show(signedIn) {
     field,
     error,
     h("button", { type: "submit", class: "primary" }, "Sign in"),
-    h("p", { class: "muted small" }, "Whoever runs restorefs makes tokens with “restorefs token add”."),
+    h(
+      "p",
+      { class: "muted small" },
+      "Whoever runs restorefs makes tokens with “restorefs token add”.",
+    ),
   );
   return { title: "Sign in", element: form, focus: field };
 }

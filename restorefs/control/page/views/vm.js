@@ -2,7 +2,16 @@
 
 import * as api from "../api.js";
 import { h, icon, nameOf, plain, timeOf } from "../dom.js";
-import { clock, counted, day, dayInWords, exactTime, monthInWords, relative, zone } from "../format.js";
+import {
+  clock,
+  counted,
+  day,
+  dayInWords,
+  exactTime,
+  monthInWords,
+  relative,
+  zone,
+} from "../format.js";
 import { backupLink, link, go } from "../router.js";
 
 const PAGE = 200;
@@ -11,15 +20,22 @@ export async function show(route, signal) {
   const [vm] = route.parts;
   const days = h("div", { class: "days" });
   const summary = h("p", { class: "muted" });
-  const more = h("button", { type: "button", hidden: true, onclick: () => load() }, "Show older ones");
+  const more = h(
+    "button",
+    { type: "button", hidden: true, onclick: () => load() },
+    "Show older ones",
+  );
   let offset = 0;
   const until = route.params.until && endOfDay(route.params.until);
 
   async function load() {
     const answer = await api.backups({ vm, sort: "-created", until, offset, limit: PAGE }, signal);
-    if (answer.total_count === 0 && !until) throw new api.Problem(404, `there is no backup of a machine '${vm}'`);
+    if (answer.total_count === 0 && !until)
+      throw new api.Problem(404, `there is no backup of a machine '${vm}'`);
     offset += answer.backups.length;
-    answer.backups.forEach((backup, index) => add(days, backup, !until && offset === answer.backups.length && index === 0));
+    answer.backups.forEach((backup, index) =>
+      add(days, backup, !until && offset === answer.backups.length && index === 0),
+    );
     more.hidden = offset >= answer.total_count;
     const which = until ? ` up to ${route.params.until}` : "";
     summary.textContent = `${counted(answer.total_count, "backup")}${which}, newest first. Times are in ${zone()}.`;
@@ -35,12 +51,24 @@ export async function show(route, signal) {
   const element = h(
     "section",
     { class: "page" },
-    h("div", { class: "head" }, h("h1", {}, nameOf(vm)), h("label", { class: "tools" }, "Up to ", picker)),
+    h(
+      "div",
+      { class: "head" },
+      h("h1", {}, nameOf(vm)),
+      h("label", { class: "tools" }, "Up to ", picker),
+    ),
     summary,
     days,
     more,
   );
-  return { title: plain(vm), element, crumbs: [["All machines", "#/"], [nameOf(vm), null]] };
+  return {
+    title: plain(vm),
+    element,
+    crumbs: [
+      ["All machines", "#/"],
+      [nameOf(vm), null],
+    ],
+  };
 }
 
 /** Put a backup below its month and day, which are made when it is their first. */

@@ -10,13 +10,25 @@ const PAGE = 100;
 export async function show(route, signal) {
   const list = h("ul", { class: "rows" });
   const summary = h("p", { class: "muted" });
-  const more = h("button", { type: "button", hidden: true, onclick: () => load(list.children.length) }, "Show more");
-  const field = h("input", { type: "search", placeholder: "Filter by name", "aria-label": "Filter machines by name", value: route.params.q ?? "" });
+  const more = h(
+    "button",
+    { type: "button", hidden: true, onclick: () => load(list.children.length) },
+    "Show more",
+  );
+  const field = h("input", {
+    type: "search",
+    placeholder: "Filter by name",
+    "aria-label": "Filter machines by name",
+    value: route.params.q ?? "",
+  });
   let asked = 0;
 
   async function load(offset) {
     const mine = ++asked;
-    const { vms, total_count: total } = await api.vms({ q: field.value.trim() || undefined, offset, limit: PAGE }, signal);
+    const { vms, total_count: total } = await api.vms(
+      { q: field.value.trim() || undefined, offset, limit: PAGE },
+      signal,
+    );
     if (mine !== asked) return;
     if (offset === 0) list.replaceChildren();
     list.append(...vms.map(row));
@@ -24,7 +36,8 @@ export async function show(route, signal) {
     fill(summary, total === 0 ? nothing() : counted(total, "machine"));
   }
 
-  const nothing = () => (field.value.trim() ? "No machine has a name like that." : "There are no backups yet.");
+  const nothing = () =>
+    field.value.trim() ? "No machine has a name like that." : "There are no backups yet.";
   let waiting;
   field.addEventListener("input", () => {
     clearTimeout(waiting);
@@ -55,8 +68,19 @@ function row({ vm_name: name, backups, first_at: first, latest_at: latest }) {
       "a",
       { class: "row", href: vmLink(name) },
       icon("machine"),
-      h("span", { class: "grow" }, h("strong", {}, nameOf(name)), h("span", { class: "muted" }, counted(backups, "backup") + since)),
-      latest && h("span", { class: "end" }, timeOf(latest, when(latest), exactTime(latest)), h("span", { class: "muted" }, relative(latest))),
+      h(
+        "span",
+        { class: "grow" },
+        h("strong", {}, nameOf(name)),
+        h("span", { class: "muted" }, counted(backups, "backup") + since),
+      ),
+      latest &&
+        h(
+          "span",
+          { class: "end" },
+          timeOf(latest, when(latest), exactTime(latest)),
+          h("span", { class: "muted" }, relative(latest)),
+        ),
     ),
   );
 }
@@ -64,4 +88,3 @@ function row({ vm_name: name, backups, first_at: first, latest_at: latest }) {
 const ignoreAbort = (error) => {
   if (error.name !== "AbortError") throw error;
 };
-
