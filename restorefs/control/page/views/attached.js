@@ -52,7 +52,10 @@ class Attached {
     const idle = status.idle_timeout_seconds
       ? `A disk that nobody uses for ${duration(status.idle_timeout_seconds)} is let go by itself.`
       : "Disks stay attached until somebody lets go of them.";
-    this.about.textContent = `${status.attached.length ? counted(status.attached.length, "disk is", "disks are") : "No disk is"} attached now, of at most ${count(status.max_attached)}. ${idle}`;
+    const number = status.attached.length;
+    const now = number ? counted(number, "disk is", "disks are") : "No disk is";
+    const most = count(status.max_attached);
+    this.about.textContent = `${now} attached now, of at most ${most}. ${idle}`;
     fill(this.catalog, status.catalog_error && catalogBox(status.catalog_error));
     this._showRows(status.attached);
     this._showFailures(status.failures);
@@ -159,24 +162,19 @@ function factsOf(disk) {
         exactTime(disk.last_accessed_at),
       ),
     ],
-    [
-      "Until",
-      disk.requests_under_way
-        ? "in use now"
-        : disk.expires_at
-          ? timeOf(
-              disk.expires_at,
-              `${when(disk.expires_at)} (${relative(disk.expires_at)}), if nobody uses it`,
-              exactTime(disk.expires_at),
-            )
-          : "somebody lets go of it",
-    ],
+    ["Until", untilWhen(disk)],
     ["Joined", shares],
     ["Read so far", size(disk.bytes_read)],
   ];
   return facts
     .filter(([, value]) => value)
     .map(([key, value]) => h("div", {}, h("dt", {}, key), h("dd", {}, value)));
+}
+
+function untilWhen({ requests_under_way: busy, expires_at: end }) {
+  if (busy) return "in use now";
+  if (!end) return "somebody lets go of it";
+  return timeOf(end, `${when(end)} (${relative(end)}), if nobody uses it`, exactTime(end));
 }
 
 const catalogBox = (text) =>
