@@ -89,7 +89,7 @@ def make_app(status: Status, tree: Tree, pool: Pool, access: Access | None = Non
             Route(_MOUNT + "/files", files.files),
             Route(_MOUNT + "/download", files.download),
             Route(_MOUNT + "/preview", files.preview),
-            Route(_MOUNT + "/archive", archives.archive),
+            Route(_MOUNT + "/archive", archives.archive, methods=["GET", "POST"]),
             Route(_MOUNT + "/search", searches.search),
             Route("/metrics", daemon.metrics),
             Route("/healthz", daemon.healthz),
@@ -153,7 +153,7 @@ class _Daemon:
         return JsonResponse(_describe_who(who))
 
     async def begin_session(self, request: Request) -> Response:
-        token = field_of(await json_body(request), "token", str)
+        token = field_of(await json_body(request), "token", str, "")
         session, who = self._doorkeeper.begin(token)
         response = JsonResponse(_describe_who(who))
         response.set_cookie(

@@ -30,7 +30,7 @@ from restorefs.control.pack_zip import ZipPacker
 from restorefs.control.packing import Member, Packer
 from restorefs.control.paths import Paths, Place
 from restorefs.control.problems import ProblemError
-from restorefs.control.query import Query
+from restorefs.control.query import Query, form_body
 from restorefs.control.streaming import BrokenOffError, Streamed, Write
 from restorefs.control.who import who_asks
 from restorefs.errors import DamagedError, RestoreError
@@ -44,7 +44,7 @@ ERRORS_NAME = b"RESTOREFS-ERRORS.txt"
 _MAX_DEPTH = 256
 _MAX_ERRORS = 10_000
 _MAX_LINKS = 100_000  # files with several names that are remembered
-_MAX_PATHS = 500
+_MAX_PATHS = 2000
 _UNDER_WAY = 2
 _KINDS = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK)
 
@@ -63,7 +63,8 @@ class Archives:
         self._threads = trio.CapacityLimiter(2)
 
     async def archive(self, request: Request) -> Response:
-        query = Query(request, "path", "format", "errors")
+        form = await form_body(request) if request.method == "POST" else b""
+        query = Query(request, "path", "format", "errors", form=form)
         record = self._mounts.find(who_asks(request), request.path_params["mount_id"])
         packer = PACKERS[query.choice("format", PACKERS) or "zip"]
         abort = query.choice("errors", ("abort", "list")) != "list"
@@ -83,7 +84,7 @@ class Archives:
             await _Archive(self._tree, packer, self._threads, write, abort).run(tops)
 
         self._limits.archives.take()
-        if request.method == "GET":
+        if request.method != "HEAD":
             shown = ", ".join(place.shown for place in tops.values())
             audit.note(who_asks(request), "archive", record, shown)
         headers = {

@@ -20,7 +20,7 @@ from restorefs.control.problems import ProblemError
 from restorefs.control.sessions import PEER, Doorkeeper
 from restorefs.control.who import KEY
 
-_MAX_BODY = 64 << 10
+_MAX_BODY = 256 << 10
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _OPEN_CALLS = ("/healthz", "/api/v1/openapi.json", "/api/v1/session")
 _HEADERS = {

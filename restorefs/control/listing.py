@@ -14,11 +14,11 @@ from typing import Any
 
 import trio
 
-from restorefs.control.rows import Row, row_of
+from restorefs.control.rows import Row, row_of, type_of
 from restorefs.tree.nodeid import NodeId, is_above
 from restorefs.tree.tree import Tree
 
-SORTS = ("name", "-name", "size", "-size", "time", "-time")
+SORTS = ("name", "-name", "size", "-size", "time", "-time", "type", "-type")
 _MAX_KEPT = 200_000
 _SMALL = 2000  # rows that are sorted in the loop
 
@@ -88,7 +88,7 @@ def _order(sort: str, folders_first: bool) -> Callable[[Row], Any]:
 
     def name_of(row: Row) -> Any:
         folded = row.name.lower()
-        return _Descending(folded) if down and sort == "-name" else folded
+        return _Descending(folded) if sort == "-name" else folded
 
     def first(row: Row) -> bool:
         return folders_first and row.kind != stat.S_IFDIR
@@ -97,6 +97,10 @@ def _order(sort: str, folders_first: bool) -> Callable[[Row], Any]:
         return lambda row: (first(row), -row.size if down else row.size, row.name)
     if sort in ("time", "-time"):
         return lambda row: (first(row), -row.mtime_ns if down else row.mtime_ns, row.name)
+    if sort in ("type", "-type"):
+        order = ("other", "symlink", "file", "directory")
+        sign = 1 if down else -1
+        return lambda row: (sign * order.index(type_of(row.kind)), row.name.lower(), row.name)
     return lambda row: (first(row), name_of(row), row.name)
 
 

@@ -333,7 +333,8 @@ def _restore() -> Schema:
 def _files() -> Schema:
     mount = "/api/v1/restore/{mount_id}"
     listed = _object(_FILE, {"target": _TEXT, "target_type": _maybe(_TYPE), "error": _TEXT})
-    sort = {"enum": ["name", "-name", "size", "-size", "time", "-time"]}
+    orders = ("name", "size", "time", "type")
+    sort = {"enum": [*orders, *(f"-{order}" for order in orders)]}
     any_bytes = {"description": "A part of it.", "content": {"application/octet-stream": {}}}
     shown: Schema = {
         kind: {} for kind in ("text/plain", "image/png", "image/jpeg", "image/gif", "image/webp")
@@ -345,7 +346,7 @@ def _files() -> Schema:
         None,
         path=(_PATH_MOUNT,),
         query=(
-            ("path", {"type": "array", "items": _TEXT, "maxItems": 500}),
+            ("path", {"type": "array", "items": _TEXT, "maxItems": 2000}),
             ("format", {"enum": ["zip", "tar.zst"]}),
             ("errors", {"enum": ["abort", "list"]}),
         ),
@@ -380,7 +381,7 @@ def _files() -> Schema:
             )
         },
         mount + "/preview": {"get": preview},
-        mount + "/archive": {"get": packed},
+        mount + "/archive": {"get": packed, "post": _posted(packed)},
         mount + "/search": {
             "get": _call(
                 "Names that match a pattern, one JSON record on each line.",
@@ -396,6 +397,17 @@ def _files() -> Schema:
                 media_type="application/x-ndjson",
             )
         },
+    }
+
+
+def _posted(call: Schema) -> Schema:
+    """Return a call whose query comes as a form's body."""
+    query = [each for each in call["parameters"] if each["in"] == "query"]
+    form = {"type": "object", "properties": {each["name"]: each["schema"] for each in query}}
+    content = {"application/x-www-form-urlencoded": {"schema": form}}
+    return call | {
+        "parameters": [each for each in call["parameters"] if each["in"] == "path"],
+        "requestBody": {"required": True, "content": content},
     }
 
 

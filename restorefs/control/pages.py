@@ -44,5 +44,7 @@ class Pages:
             "Content-Type": media_type,
             "Content-Security-Policy": _POLICY,
             "Cache-Control": "no-cache",
+            # With no-referrer, a browser gives no Origin with a form either, which is then refused.
+            "Referrer-Policy": "same-origin",
         }
         return Response(content, headers=headers)

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from restorefs.control.problems import ProblemError
 
 T = TypeVar("T")
-_MAX_FIELDS = 1000
+_MAX_FIELDS = 5000
 _MAX_NUMBER = 2**53
 _BODY_SECONDS = 30.0
 
@@ -24,8 +24,9 @@ _BODY_SECONDS = 30.0
 class Query:
     """The query of one request. Everything raises ProblemError for what cannot be."""
 
-    def __init__(self, request: Request, *known: str) -> None:
-        raw = request.scope["query_string"].decode("latin-1")
+    def __init__(self, request: Request, *known: str, form: bytes = b"") -> None:
+        """`form`: a body in the same form, for what does not fit into an address."""
+        raw = b"&".join(filter(None, (request.scope["query_string"], form))).decode("latin-1")
         try:
             pairs = parse_qsl(
                 raw, keep_blank_values=True, errors="surrogateescape", max_num_fields=_MAX_FIELDS
@@ -84,6 +85,16 @@ class Query:
             return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
         except (ValueError, OverflowError):
             raise ProblemError(400, f"{name} is not a time like 2025-09-02T06:21:20Z") from None
+
+
+async def form_body(request: Request) -> bytes:
+    """Return what a form that is posted brings, for Query. A slow client is given up."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise ProblemError(415, "only application/x-www-form-urlencoded is understood here")
+    with trio.move_on_after(_BODY_SECONDS):
+        return await request.body()
+    raise ProblemError(408, f"the body did not come within {_BODY_SECONDS:g} s")
 
 
 async def json_body(request: Request) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Concurrency: a task for each connection, of hypercorn's trio worker. It shields 
 being cancelled, so that waiting for a client is bounded here, and ended when the daemon ends.
 """
 
+import logging
 import os
 import socket
 import ssl
@@ -25,6 +26,7 @@ from starlette.types import ASGIApp
 from restorefs.control.sessions import PEER
 from restorefs.errors import ConfigError
 
+log = logging.getLogger(__name__)
 _BACKLOG = 128
 _MAX_CONNECTIONS = 512
 _SEND_SECONDS = 60.0
@@ -111,9 +113,12 @@ class _Server:
         self._tls = tls
         self._context = WorkerContext(None)
         self._open: set[_Bounded] = set()
+        self._places = trio.Semaphore(_MAX_CONNECTIONS)
 
     async def run(self, listening: socket.socket, task_status: trio.TaskStatus[None]) -> None:
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        listener = _Listener(
+            trio.SocketListener(trio.socket.from_stdlib_socket(listening)), self._places
+        )
         async with trio.open_nursery() as connections:
             try:
                 task_status.started()
@@ -125,9 +130,6 @@ class _Server:
                     stream.abandon()
 
     async def _connected(self, raw: trio.SocketStream) -> None:
-        if len(self._open) >= _MAX_CONNECTIONS:
-            await raw.aclose()
-            return
         PEER.set(_peer(raw.socket))
         stream = _Bounded(raw)
         self._open.add(stream)
@@ -142,10 +144,33 @@ class _Server:
                 ConnectionState({}),
                 transport,  # type: ignore[arg-type]
             ).run()
+        except Exception as error:  # noqa: BLE001 - what one client sends must end nobody else's
+            log.info("a connection ended with an unexpected error: %r", error)
         finally:
             self._open.discard(stream)
+            self._places.release()
             with trio.CancelScope(shield=True):
                 await raw.aclose()
+
+
+class _Listener(trio.abc.Listener[trio.SocketStream]):
+    """Takes a connection only when there is a place for it; till then it waits in the kernel's
+    queue. One without a request gives its place back within seconds."""
+
+    def __init__(self, listener: trio.SocketListener, places: trio.Semaphore) -> None:
+        self._listener = listener
+        self._places = places
+
+    async def accept(self) -> trio.SocketStream:
+        await self._places.acquire()
+        try:
+            return await self._listener.accept()
+        except BaseException:
+            self._places.release()
+            raise
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
 
 
 class _Bounded(trio.abc.HalfCloseableStream):

@@ -192,6 +192,8 @@ def test_pages_and_orders(web: Api, sample: Sample) -> None:
     assert down == sorted(down, reverse=True)
     down = [e["name"] for e in web.get(path, path="/part3/var/log", sort="-name")["files"]]
     assert down == sorted(down, reverse=True)
+    kinds = [e["type"] for e in web.get(path, path="/part3", sort="-type")["files"]]
+    assert kinds == ["symlink"] + ["directory"] * 3
     top = web.get(path, path="/part3")["files"]
     assert [e["type"] for e in top] == ["directory"] * 3 + ["symlink"], "folders first"
     assert top[-1]["target"] == "etc/hostname"
@@ -426,6 +428,17 @@ def test_a_folder_as_zip(odd: Api, odd_tree: Odd, tmp_path: Path) -> None:
     assert about.st_mtime == 1_234_567_890
 
 
+def test_a_long_selection_is_posted(odd: Api) -> None:
+    mount = odd.mount(ODD)
+    form = "&".join("path=" + percent(b"/names/" + name) for name in NAMES)
+    url = f"/api/v1/restore/{mount}/archive"
+    packed = odd.curl("--data", form + "&format=tar.zst", url).stdout
+    with tarfile.open(fileobj=io.BytesIO(run_bytes("zstd", "-dc", given=packed))) as tar:
+        assert {os.fsencode(each.name) for each in tar} == set(NAMES)
+    refused = odd.client.post(url, json={"path": "/"})
+    assert odd.problem(refused)[0] == 415
+
+
 def test_what_cannot_be_read_is_never_left_out_silently(web: Api, sample: Sample) -> None:
     """The disk has a volume that is encrypted."""
     mount = web.mount(sample.full)
@@ -539,7 +552,7 @@ def test_problems(web: Api, sample: Sample) -> None:
     assert mounting() == (400, None)
     bad = client.post("/api/v1/restore/mount", content=b"{")
     assert web.problem(bad)[0] == 400
-    large = client.post("/api/v1/restore/mount", content=b" " * 70_000)
+    large = client.post("/api/v1/restore/mount", content=b" " * 300_000)
     assert web.problem(large)[0] == 413
     assert web.problem(client.get("/api/v1/restore/nope/files")) == (404, "ENOENT")
     assert web.problem(web.raw(mount, "files", "/nope")) == (404, "ENOENT")

@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import ssl
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import httpx
@@ -97,6 +97,7 @@ def test_a_browsers_session(sample: Sample, tmp_path: Path) -> None:
     with api(tmp_path, "--images", sample.repository) as found, found.as_token(None) as browser:
         refused = browser.post("/api/v1/session", json={"token": "rfs_wrong"})
         assert found.problem(refused)[0] == 401
+        assert found.problem(browser.post("/api/v1/session", json={}))[0] == 401
         begun = browser.post("/api/v1/session", json={"token": found.token})
         assert begun.json() == {"name": "gui", "kind": "token", "vms": None}
         cookie = begun.headers["set-cookie"].lower()
@@ -273,6 +274,24 @@ def test_what_is_not_http(sample: Sample, tmp_path: Path) -> None:
         socketed = b"GET /api/v1/status HTTP/1.1\r\n" + host + upgrade + key + b"\r\n"
         assert b" 403 " in answer(socketed).partition(b"\r\n")[0]
         assert found.get("/status")["backups"] == 3
+
+
+def test_http2_is_refused(sample: Sample, tmp_path: Path) -> None:
+    with api(tmp_path, "--images", sample.repository) as found:
+        for option in ("--http2", "--http2-prior-knowledge"):
+            said = found.curl(option, "-o", "/dev/null", "-w", "%{http_code}", "/api/v1/status")
+            assert said.stdout == b"505"
+        assert found.get("/status")["backups"] == 3
+
+
+def test_more_connections_than_there_are_places(sample: Sample, tmp_path: Path) -> None:
+    """Those that ask nothing give theirs back; others wait, and are not turned away."""
+    with api(tmp_path, "--images", sample.repository) as found, ExitStack() as stack:
+        port = int(found.url.rpartition(":")[2])
+        for _ in range(600):
+            stack.enter_context(closing(socket.create_connection(("127.0.0.1", port))))
+        with found.as_token(found.token) as client:
+            assert client.get("/api/v1/status").status_code == 200
 
 
 def test_the_page(sample: Sample, tmp_path: Path) -> None:

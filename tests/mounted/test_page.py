@@ -172,6 +172,23 @@ def test_a_selection_comes_as_a_zip(visit, sample, tmp_path):
     }
 
 
+def test_a_large_selection_comes_as_a_zip(visit, tmp_path):
+    """More than fits into an address."""
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"{FILES}/many?q=entry-0004")
+    expect(counted(page, "100 entries")).to_be_visible()
+    page.get_by_role("searchbox").fill("entry-000")
+    expect(counted(page, "1,000 entries")).to_be_visible()
+    page.get_by_role("checkbox", name="Select all").check()
+    expect(counted(page, "1,000 entries of 1,000 selected")).to_be_visible()
+    found = taken(page, page.get_by_role("button", name="Download as zip"), tmp_path)
+    with zipfile.ZipFile(found) as archive:
+        assert archive.testzip() is None
+        assert sorted(archive.namelist()) == [f"entry-{number:06d}.log" for number in range(1000)]
+        assert archive.read("entry-000007.log") == b"x"
+
+
 # --- searching, versions -----------------------------------------------------------------------
 
 

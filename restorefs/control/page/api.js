@@ -3,7 +3,7 @@
 // Owns paths, parameters and how a failure becomes a Problem. Knows no element. A call may be given
 // an AbortSignal; who is signed in is a cookie, which the browser sends with calls and links alike.
 
-import { encode } from "./names.js";
+import { encode, isUtf8 } from "./names.js";
 
 const ROOT = "/api/v1";
 
@@ -139,9 +139,22 @@ export const downloadLink = (mount, path) =>
   address(`/restore/${encode(mount)}/download`, { path });
 export const previewLink = (mount, path) => address(`/restore/${encode(mount)}/preview`, { path });
 
-/** Where a selection comes from as one archive. What cannot be read is named in its last entry. */
-export const archiveLink = (mount, paths, format = "zip") =>
-  address(`/restore/${encode(mount)}/archive`, { format, errors: "list", path: paths });
+/**
+ * Where a selection comes from as one archive: an address, or what a form must send where that
+ * gets too long. What cannot be read is named in the archive's last entry.
+ */
+export function archive(mount, paths) {
+  const path = `/restore/${encode(mount)}/archive`;
+  const plain = { format: "zip", errors: "list" };
+  // A form cannot hold every name: line ends become others in it, and what is no UTF-8 is lost.
+  const odd = paths.filter((each) => /[\r\n]/.test(each) || !isUtf8(each));
+  const fields = paths.filter((each) => !odd.includes(each)).map((each) => ["path", each]);
+  return {
+    href: address(path, { ...plain, path: paths }),
+    action: address(path, { ...plain, path: odd }),
+    fields,
+  };
+}
 
 /** The first `bytes` of what a preview shows, as a Response. */
 export const preview = (mount, path, bytes, signal) =>

@@ -26,9 +26,12 @@ export function bytesOf(name) {
   return parts.flatMap((part) => [...part]);
 }
 
+/** Whether a name's bytes are UTF-8. */
+export const isUtf8 = (name) => !/\p{Surrogate}/u.test(name);
+
 /** Percent-encode a name for an address; "/" too unless it is to stay. */
 export function encode(name, keepSlash = false) {
-  if (name.isWellFormed ? name.isWellFormed() : !/[\ud800-\udfff]/.test(name)) {
+  if (isUtf8(name)) {
     const plain = encodeURIComponent(name);
     return keepSlash ? plain.replaceAll("%2F", "/") : plain;
   }
@@ -63,7 +66,7 @@ function bytesOfEscapes(text) {
 function fromBytes(bytes) {
   let name = "";
   for (let at = 0; at < bytes.length;) {
-    const length = [1, 2, 3, 4].find((n) => isUtf8(bytes.slice(at, at + n)));
+    const length = [1, 2, 3, 4].find((n) => isWhole(bytes.slice(at, at + n)));
     name += length
       ? STRICT.decode(Uint8Array.from(bytes.slice(at, at + length)))
       : String.fromCharCode(0xdc00 + bytes[at]);
@@ -72,7 +75,7 @@ function fromBytes(bytes) {
   return name;
 }
 
-function isUtf8(bytes) {
+function isWhole(bytes) {
   try {
     return STRICT.decode(Uint8Array.from(bytes)).length > 0;
   } catch {

@@ -7,7 +7,7 @@
 
 import * as api from "../api.js";
 import { announce, fill, h, icon, nameOf, plain } from "../dom.js";
-import { counted, exactSize, exactTime, size, when } from "../format.js";
+import { count, counted, exactSize, exactTime, size, when } from "../format.js";
 import { Grid } from "../grid.js";
 import { Pages } from "../pages.js";
 import { problemBox } from "../problem.js";
@@ -20,12 +20,11 @@ const COLUMNS = [
   { id: "name", text: "Name", sort: "name" },
   { id: "size", text: "Size", sort: "size", first: "-" },
   { id: "time", text: "Modified", sort: "time", first: "-" },
-  { id: "kind", text: "Type" },
+  { id: "kind", text: "Type", sort: "type" },
   { id: "mode", text: "Mode" },
 ];
-// What the API takes as one archive, and what fits into the head of a request.
-const MOST_PATHS = 500;
-const LONGEST_ADDRESS = 12_000;
+const MOST_PATHS = 2000; // that the API takes as one archive
+const LONGEST_ADDRESS = 8000; // what is longer is sent as a form
 
 export async function show(route, signal) {
   const [id, disk] = route.parts;
@@ -384,14 +383,17 @@ class Folder {
   }
 
   _archive(paths, text, look = "button primary") {
-    const href = api.archiveLink(this.mount, paths);
-    if (paths.length > MOST_PATHS || href.length > LONGEST_ADDRESS)
-      return h(
-        "span",
-        { class: "muted" },
-        "These are too many for one download: choose fewer, or the whole folder.",
-      );
-    return h("a", { class: look, href, download: "" }, icon("download"), text);
+    if (paths.length > MOST_PATHS) {
+      const most = count(MOST_PATHS);
+      return h("span", { class: "muted" }, `At most ${most} at once: choose fewer, or the folder.`);
+    }
+    const { href, action, fields } = api.archive(this.mount, paths);
+    if (href.length <= LONGEST_ADDRESS) {
+      return h("a", { class: look, href, download: "" }, icon("download"), text);
+    }
+    const hidden = fields.map(([name, value]) => h("input", { type: "hidden", name, value }));
+    const button = h("button", { type: "submit", class: look }, icon("download"), text);
+    return h("form", { method: "post", action }, hidden, button);
   }
 }
 
