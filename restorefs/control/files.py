@@ -6,9 +6,9 @@ Owns these calls' headers: ranges, ETags, and names that are safe in a header.
 import os
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from email.utils import formatdate, parsedate_to_datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import quote
 
 import trio
@@ -18,7 +18,7 @@ from starlette.responses import Response
 from restorefs.catalog.records import DiskRecord
 from restorefs.control import audit
 from restorefs.control.limits import Limits
-from restorefs.control.listing import SORTS, Listings
+from restorefs.control.listing import SORTS, Listings, containing, first_beginning
 from restorefs.control.metrics import ApiFigures
 from restorefs.control.mounts import Mounts
 from restorefs.control.paths import Paths, Place
@@ -31,6 +31,7 @@ from restorefs.control.who import who_asks
 from restorefs.errors import DamagedError, IsAFolderError, RestoreError
 from restorefs.tree.tree import Tree
 
+T = TypeVar("T")
 PIECE = 1 << 20
 _MAX_TEXT = 1 << 20
 _MAX_IMAGE = 32 << 20
@@ -55,7 +56,7 @@ class Files:
     # --- listing ------------------------------------------------------------------------------
 
     async def files(self, request: Request) -> Response:
-        query = Query(request, "path", "offset", "limit", "sort", "folders_first")
+        query = Query(request, "path", "offset", "limit", "sort", "folders_first", "q", "find")
         record = self._record(request)
         sort = query.choice("sort", SORTS) or "name"
         first = query.flag("folders_first", True)
@@ -63,6 +64,11 @@ class Files:
         place = await self._paths.find(record, query.text("path") or "/")
         entry = place.entry
         rows = await self._listings.rows(entry.node, entry.generation, sort, first)
+        found = {}
+        if part := query.text("q"):
+            rows = await _looked_through(containing, rows, part)
+        if beginning := query.text("find"):
+            found["found"] = await _looked_through(first_beginning, rows, beginning)
         shown = rows[offset : offset + limit]
         links = await self._links(record, place, shown)
 
@@ -75,6 +81,7 @@ class Files:
                     "total_count": len(rows),
                     "offset": offset,
                 }
+                | found
             )
 
         small = len(shown) <= _SMALL
@@ -220,6 +227,15 @@ class Range(NamedTuple):
 
     start: int
     end: int
+
+
+async def _looked_through(
+    look: Callable[[Sequence[Row], str], T], rows: Sequence[Row], text: str
+) -> T:
+    """Look through the names of a folder, which must not hold up the loop."""
+    if len(rows) <= _SMALL:
+        return look(rows, text)
+    return await trio.to_thread.run_sync(look, rows, text)
 
 
 def _range(asked: str, size: int) -> Range | None:

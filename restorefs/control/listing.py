@@ -5,6 +5,7 @@ neither holds up the loop. What a guest holds never changes, so a listing is kep
 disk's generation; what is kept is bounded.
 """
 
+import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -22,6 +23,19 @@ _MAX_KEPT = 200_000
 _SMALL = 2000  # rows that are sorted in the loop
 
 _Key = tuple[NodeId, int, str, bool]
+
+
+def containing(rows: Sequence[Row], part: str) -> Sequence[Row]:
+    """Return the rows whose name contains a text, in any case."""
+    wanted = part.lower()
+    return [row for row in rows if wanted in os.fsdecode(row.name).lower()]
+
+
+def first_beginning(rows: Sequence[Row], beginning: str) -> int | None:
+    """Return which row is the first whose name begins so, in any case."""
+    wanted = beginning.lower()
+    names = (os.fsdecode(row.name).lower() for row in rows)
+    return next((index for index, name in enumerate(names) if name.startswith(wanted)), None)
 
 
 class Listings:

@@ -357,11 +357,15 @@ def _files() -> Schema:
         mount + "/files": {
             "get": _call(
                 "The entries of a folder.",
-                _object({"mount_id": _TEXT, "path": _TEXT, "files": _list(listed)} | _PAGE),
+                _object(
+                    {"mount_id": _TEXT, "path": _TEXT, "files": _list(listed)} | _PAGE,
+                    {"found": _maybe(_NUMBER)},
+                ),
                 path=(_PATH_MOUNT,),
                 query=(
                     *(_PATH, _OFFSET, _LIMIT, ("sort", sort)),
                     ("folders_first", {"enum": ["true", "false"]}),
+                    *(("q", _TEXT), ("find", _TEXT)),
                 ),
             )
         },

@@ -1,7 +1,7 @@
 """The web page's files.
 
-Owns that only they are served: a plain name with a known ending, of a file that lies in the folder
-when the daemon starts. Nothing of a request becomes a path.
+Owns that only they are served: a file with a known ending that lies in the folder, or in one of its
+folders, when the daemon starts. Nothing of a request becomes a path.
 """
 
 from pathlib import Path
@@ -19,8 +19,8 @@ _TYPES = {
     ".svg": "image/svg+xml",
 }
 _POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'self';"
-    " frame-ancestors 'none'; object-src 'none'"
+    "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none';"
+    " object-src 'none'"
 )
 
 
@@ -29,10 +29,10 @@ class Pages:
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._files: dict[str, tuple[bytes, str]] = {}
-        if folder.is_dir():
-            for path in sorted(folder.iterdir()):
-                if path.suffix in _TYPES and path.is_file():
-                    self._files[path.name] = path.read_bytes(), _TYPES[path.suffix]
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in _TYPES and path.is_file():
+                name = path.relative_to(folder).as_posix()
+                self._files[name] = path.read_bytes(), _TYPES[path.suffix]
 
     async def page(self, request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
@@ -44,5 +44,7 @@ class Pages:
             "Content-Type": media_type,
             "Content-Security-Policy": _POLICY,
             "Cache-Control": "no-cache",
+            # With no-referrer, a browser gives no Origin with a form either, which is then refused.
+            "Referrer-Policy": "same-origin",
         }
         return Response(content, headers=headers)

@@ -164,6 +164,23 @@ def test_a_listing_is_as_the_mount_has_it(web: Api, sample: Sample) -> None:
     assert [e["name"] for e in told["files"]] == sorted(e["name"] for e in told["files"])
 
 
+def test_a_listing_is_filtered_and_looked_through(web: Api, sample: Sample) -> None:
+    logs = sorted(path.name for path in (sample.sources.web / "var" / "log").iterdir())
+    call, path = f"/restore/{web.mount(sample.full)}/files", "/var/log"
+    told = web.get(call, path=path, q="PP.1", limit=3, offset=1)
+    wanted = [name for name in logs if "pp.1" in name]
+    assert [file["name"] for file in told["files"]] == wanted[1:4]
+    assert told["total_count"] == len(wanted)
+    assert "found" not in told
+    assert web.get(call, path=path, find="APP.5", limit=1)["found"] == logs.index("app.5.log")
+    down = web.get(call, path=path, find="app.5", sort="-name", limit=1)["found"]
+    assert logs[::-1][down].startswith("app.5")
+    assert web.get(call, path=path, find="app.5", q="7", limit=1)["found"] == [
+        name for name in logs if "7" in name
+    ].index("app.57.log")
+    assert web.get(call, path=path, find="nope", limit=1)["found"] is None
+
+
 def test_pages_and_orders(web: Api, sample: Sample) -> None:
     path = f"/restore/{web.mount(sample.full)}/files"
     for sort, key in (("size", "size"), ("time", "modified_time"), ("name", "name")):

@@ -1,0 +1,173 @@
+// A look at one file, over the list that it is in.
+//
+// What a guest's file holds is shown as text in a <pre>, or as an image from the API's sandboxed
+// preview; nothing of it is ever taken as markup. HTML and SVG come from the API as plain text.
+
+import * as api from "../api.js";
+import { fill, h, icon, nameOf, plain } from "../dom.js";
+import { exactSize, size, when } from "../format.js";
+import { problemBox } from "../problem.js";
+import { versionsLink } from "../router.js";
+
+const SHOWN = 256 * 1024;
+
+/**
+ * Open the dialog. `file`: {mount, vm, disk, entry, signal}; of the entry only name and path must
+ * be there. `closed` is called when it has been closed, however that was. Returns the dialog.
+ */
+export function preview(file, closed) {
+  const { mount, entry } = file;
+  const body = h("div", {
+    class: "preview-body",
+    tabIndex: 0,
+    role: "region",
+    "aria-label": "Content",
+  });
+  const facts = h("p", { class: "muted" }, factsOf(entry));
+  const controller = new AbortController();
+  const dialog = h(
+    "dialog",
+    {
+      class: "preview",
+      "aria-labelledby": "preview-name",
+      onclose: () => end(),
+      onclick: (event) => event.target === dialog && dialog.close(),
+    },
+    h(
+      "div",
+      { class: "preview-frame" },
+      h(
+        "div",
+        { class: "preview-head" },
+        h("div", { class: "grow" }, h("h2", { id: "preview-name" }, nameOf(entry.name)), facts),
+        h(
+          "button",
+          {
+            type: "button",
+            class: "quiet round",
+            "aria-label": "Close",
+            onclick: () => dialog.close(),
+          },
+          icon("close"),
+        ),
+      ),
+      h(
+        "div",
+        { class: "tools" },
+        readable(entry) &&
+          h(
+            "a",
+            { class: "button primary", href: api.downloadLink(mount, entry.path), download: "" },
+            icon("download"),
+            "Download",
+          ),
+        h(
+          "a",
+          { class: "button", href: versionsLink(file.vm, file.disk, entry.path) },
+          icon("versions"),
+          "All versions",
+        ),
+      ),
+      body,
+    ),
+  );
+  const end = () => {
+    controller.abort();
+    dialog.remove();
+    closed();
+  };
+  document.body.append(dialog);
+  dialog.showModal();
+  body.focus();
+  load(file, body, controller.signal);
+  return dialog;
+}
+
+const readable = (entry) =>
+  entry.type === undefined ||
+  entry.type === "file" ||
+  (entry.type === "symlink" && entry.target_type === "file");
+
+function factsOf(entry) {
+  const parts = [];
+  if (entry.type === "file")
+    parts.push(
+      entry.size < 1024 ? size(entry.size) : `${size(entry.size)} (${exactSize(entry.size)})`,
+    );
+  if (entry.type === "symlink") parts.push(`link to ${plain(entry.target ?? "")}`);
+  if (entry.modified_time) parts.push(`modified ${when(entry.modified_time, true)}`);
+  if (entry.mode) parts.push(`mode ${entry.mode}`);
+  return parts.join(" · ");
+}
+
+async function load({ mount, entry }, body, signal) {
+  if (entry.error) return fill(body, problemBox(new api.Problem(502, entry.error)));
+  if (!readable(entry)) return fill(body, h("p", { class: "empty muted" }, without(entry)));
+  if (entry.size === 0) return fill(body, h("p", { class: "empty muted" }, "This file is empty."));
+  fill(body, h("p", { class: "busy", role: "status" }, "Reading …"));
+  try {
+    await showContent(mount, entry, body, signal);
+  } catch (problem) {
+    if (problem.name === "AbortError") return;
+    if (problem.status === 415)
+      fill(
+        body,
+        h(
+          "p",
+          { class: "empty muted" },
+          "There is no preview of this kind of file. Download it to open it.",
+        ),
+      );
+    else if (problem.status === 416)
+      fill(body, h("p", { class: "empty muted" }, "This file is empty."));
+    else
+      fill(
+        body,
+        problemBox(problem, () => load({ mount, entry }, body, signal)),
+      );
+  }
+}
+
+function without(entry) {
+  if (entry.type === "symlink") return "This link leads to nothing inside its volume.";
+  return "This is a device, a pipe or a socket: there is nothing in it to show or download.";
+}
+
+async function showContent(mount, entry, body, signal) {
+  const response = await api.preview(mount, entry.path, SHOWN, signal);
+  const type = response.headers.get("Content-Type") ?? "";
+  if (type.startsWith("image/")) {
+    await response.body?.cancel();
+    const source = api.previewLink(mount, entry.path);
+    const failed = () =>
+      fill(
+        body,
+        h("p", { class: "empty muted" }, "This image cannot be shown. Download it to open it."),
+      );
+    fill(body, h("img", { src: source, alt: `Preview of ${plain(entry.name)}`, onerror: failed }));
+    return;
+  }
+  const { text, whole } = await textOf(response);
+  fill(
+    body,
+    !whole &&
+      h(
+        "p",
+        { class: "note" },
+        `Only the first ${size(SHOWN)} are shown. Download the file to see all of it.`,
+      ),
+    h("pre", { dir: "auto" }, text),
+  );
+}
+
+/** The text of an answer to a preview, and whether it is the whole file's. */
+export async function textOf(response) {
+  const charset =
+    /charset=([\w-]+)/i.exec(response.headers.get("Content-Type") ?? "")?.[1] ?? "utf-8";
+  const bytes = await response.arrayBuffer();
+  const total = Number(
+    /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "")?.[1] ?? bytes.byteLength,
+  );
+  const whole = bytes.byteLength >= total && response.headers.get("X-Truncated") !== "true";
+  return { text: new TextDecoder(charset).decode(bytes), whole };
+}
