@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from struct import Struct
 
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 _BACKLOG = 128
 _MAX_CONNECTIONS = 512
 _SEND_SECONDS = 60.0
+_LINGER_SECONDS = 1.0
+_DRAINED = 65_536
 _UCRED = Struct("3i")  # pid, uid, gid: unix(7)
 
 
@@ -210,6 +213,16 @@ class _Bounded(trio.abc.HalfCloseableStream):
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
+        """Close when the client has had its answer: to close with input unread would reset the
+        connection, and take back an answer that the client has not read (RFC 9112, 9.6)."""
+        if not self._abandoned:
+            with (
+                trio.move_on_after(_LINGER_SECONDS),
+                suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError),
+            ):
+                await self._stream.send_eof()
+                while await self._stream.receive_some(_DRAINED):
+                    pass
         await self._stream.aclose()
 
 
