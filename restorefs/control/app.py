@@ -94,7 +94,7 @@ def make_app(status: Status, tree: Tree, pool: Pool, access: Access | None = Non
             Route("/metrics", daemon.metrics),
             Route("/healthz", daemon.healthz),
             Route("/", pages.page),
-            Route("/{name:path}", pages.page),
+            *(Route("/" + name, pages.page, name=name) for name in pages.names),
         ],
         exception_handlers={
             RestoreError: problems.answer,

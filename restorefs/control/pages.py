@@ -4,12 +4,11 @@ Owns that only they are served: a file with a known ending that lies in the fold
 folders, when the daemon starts. Nothing of a request becomes a path.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
-
-from restorefs.control.problems import ProblemError
 
 FOLDER = Path(__file__).with_name("page")
 _TYPES = {
@@ -34,12 +33,14 @@ class Pages:
                 name = path.relative_to(folder).as_posix()
                 self._files[name] = path.read_bytes(), _TYPES[path.suffix]
 
+    @property
+    def names(self) -> Iterable[str]:
+        """The paths of all files of the page, such as "views/folder.js"."""
+        return self._files
+
     async def page(self, request: Request) -> Response:
-        name = request.path_params.get("name", "index.html")
-        found = self._files.get(name)
-        if found is None:
-            raise ProblemError(404, "there is nothing here")
-        content, media_type = found
+        name = request.scope["path"].removeprefix("/") or "index.html"
+        content, media_type = self._files[name]
         headers = {
             "Content-Type": media_type,
             "Content-Security-Policy": _POLICY,

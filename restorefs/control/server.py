@@ -185,6 +185,8 @@ class _Bounded(trio.abc.HalfCloseableStream):
         self._stream = stream
         self._sending: trio.CancelScope | None = None
         self._abandoned = False
+        self._reading = False
+        self._closing: trio.Event | None = None  # set when nobody reads any more
 
     def abandon(self) -> None:
         """Wait for the client no more."""
@@ -207,7 +209,16 @@ class _Bounded(trio.abc.HalfCloseableStream):
         await self._stream.wait_send_all_might_not_block()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        return await self._stream.receive_some(max_bytes)
+        self._reading = True
+        try:
+            data = await self._stream.receive_some(max_bytes)
+            while self._closing is not None and data:
+                data = await self._stream.receive_some(_DRAINED)
+            return data
+        finally:
+            self._reading = False
+            if self._closing is not None:
+                self._closing.set()
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()
@@ -220,9 +231,12 @@ class _Bounded(trio.abc.HalfCloseableStream):
                 trio.move_on_after(_LINGER_SECONDS),
                 suppress(OSError, trio.BrokenResourceError, trio.ClosedResourceError),
             ):
+                self._closing = trio.Event()
                 await self._stream.send_eof()
-                while await self._stream.receive_some(_DRAINED):
-                    pass
+                if self._reading:  # a task that is told nothing of it goes on until the end
+                    await self._closing.wait()
+                else:
+                    await self.receive_some(_DRAINED)
         await self._stream.aclose()
 
 
