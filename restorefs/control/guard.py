@@ -21,6 +21,7 @@ from restorefs.control.sessions import PEER, Doorkeeper
 from restorefs.control.who import KEY
 
 _MAX_BODY = 256 << 10
+_TOO_LARGE = 413
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _OPEN_CALLS = ("/healthz", "/api/v1/openapi.json", "/api/v1/session")
 _HEADERS = {
@@ -98,6 +99,8 @@ class Guard:
                 headers = MutableHeaders(raw=list(message.get("headers", [])))
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
+                if status == _TOO_LARGE:  # its body is not read to the end: nothing can follow it
+                    headers["Connection"] = "close"
                 message = {**message, "headers": headers.raw}
             await send(message)
 
@@ -155,11 +158,11 @@ class _Limited:
         self._left = _MAX_BODY
         said = Headers(scope=scope).get("content-length", "0")
         if said.isascii() and said.isdigit() and int(said[:20]) > _MAX_BODY:
-            raise ProblemError(413, f"a request may have {_MAX_BODY} bytes")
+            raise ProblemError(_TOO_LARGE, f"a request may have {_MAX_BODY} bytes")
 
     async def receive(self) -> Message:
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise ProblemError(413, f"a request may have {_MAX_BODY} bytes")
+            raise ProblemError(_TOO_LARGE, f"a request may have {_MAX_BODY} bytes")
         return message

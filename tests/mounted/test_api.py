@@ -554,6 +554,7 @@ def test_problems(web: Api, sample: Sample) -> None:
     assert web.problem(bad)[0] == 400
     large = client.post("/api/v1/restore/mount", content=b" " * 300_000)
     assert web.problem(large)[0] == 413
+    assert large.headers["connection"] == "close", "or the next request would go to a closed one"
     assert web.problem(client.get("/api/v1/restore/nope/files")) == (404, "ENOENT")
     assert web.problem(web.raw(mount, "files", "/nope")) == (404, "ENOENT")
     assert web.problem(web.raw(mount, "files", "/etc/hostname")) == (422, "ENOTDIR")
