@@ -117,10 +117,9 @@ class _Daemon:
         self._tree = tree
         self._metrics = metrics
         self._doorkeeper = doorkeeper
-        self._openapi = make_document()
 
     async def openapi(self, request: Request) -> Response:
-        return JsonResponse(self._openapi)
+        return JsonResponse(make_document())
 
     async def status(self, request: Request) -> Response:
         Query(request)

@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import blake2b
+from typing import NamedTuple
 
 from restorefs.catalog.records import BackupRecord, DiskRecord
 from restorefs.tree.nodeid import ROOT, NodeId, above
@@ -26,8 +27,7 @@ _NAME_MAX = 255
 _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Above:
+class Above(NamedTuple):
     """A node above the guests: a folder (`children` by name), a link (`target`), or the folder
     of a disk (`disk`), whose content is the disk's. `hidden`: found by its name, but not listed."""
 
