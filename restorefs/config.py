@@ -44,6 +44,17 @@ def real_mountpoint(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def _real(path: str, known: dict[str, str]) -> str:
+    """Return os.path.realpath(path). `known` keeps those of the folders that paths are in: of ten
+    thousand backups, most are in one."""
+    head, name = os.path.split(path)
+    if name in ("", ".", "..") or os.path.islink(path):  # noqa: PTH114
+        return os.path.realpath(path)
+    if head not in known:
+        known[head] = os.path.realpath(head)
+    return os.path.join(known[head], name)  # noqa: PTH118
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """One mount. `mountpoint` is a real path; either `catalog_url` or `images` is set. Times in
@@ -138,7 +149,8 @@ class Settings:
         """Raise ConfigError when the mountpoint contains one of the folders with images: mounting
         would hide them from the very processes that read them."""
         inside = (str(self.mountpoint), os.path.join(self.mountpoint, ""))  # noqa: PTH118
-        for folder in {os.path.realpath(folder) for folder in folders}:
+        known: dict[str, str] = {}
+        for folder in {_real(os.fspath(folder), known) for folder in folders}:
             if folder == inside[0] or folder.startswith(inside[1]):
                 raise ConfigError(
                     f"{self.mountpoint} contains {folder}, where the images are: mounting there"

@@ -86,7 +86,6 @@ def _collect_garbage_seldom() -> None:
     """Have Python look for cycles seldom: listings make very many objects, none of them in a cycle,
     and looking at them took a third of the time of a large one. What is there now stays for ever.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(_GARBAGE_THRESHOLD)
 

@@ -22,7 +22,6 @@ from restorefs.control.guard import Guard, Hosts
 from restorefs.control.limits import Limits
 from restorefs.control.metrics import MEDIA_TYPE, ApiFigures, Metrics
 from restorefs.control.mounts import Mounts
-from restorefs.control.openapi import make_document
 from restorefs.control.pages import Pages
 from restorefs.control.paths import Paths
 from restorefs.control.problems import JsonResponse, ProblemError
@@ -119,6 +118,8 @@ class _Daemon:
         self._doorkeeper = doorkeeper
 
     async def openapi(self, request: Request) -> Response:
+        from restorefs.control.openapi import make_document  # a large one, which few ask for
+
         return JsonResponse(make_document())
 
     async def status(self, request: Request) -> Response:
