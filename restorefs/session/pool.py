@@ -124,7 +124,9 @@ class Pool:
         self._nursery: trio.Nursery | None = None
         self._sockets = itertools.count(1)
         self._unwanted: set[DiskRecord] = set()  # withdrawn while they are being attached
-        self._indexes: dict[int, Indexes] = {}  # as long as we run: node ids are made of them
+        # Kept as long as we run, also of disks that went: node ids are made of them, and a disk
+        # may come back.
+        self._indexes: dict[int, Indexes] = {}
 
     @property
     def attached(self) -> Iterable[AttachedDisk]:
@@ -167,7 +169,6 @@ class Pool:
         """Let a disk go that left the catalog, without waiting for the requests under way."""
         self.failures.pop(disk_id, None)
         self._logged.pop(disk_id, None)
-        self._indexes.pop(disk_id, None)
         self._unwanted |= {record for record in self._attaching if record.id == disk_id}
         if (disk := self.find(disk_id)) is not None:
             self._end_soon(disk, why)
