@@ -4,6 +4,8 @@ Owns the list of readers and the order of recognition. Must not know any format.
 volumes may be identified at once; nothing is kept.
 """
 
+from dataclasses import replace
+
 from restorefs.block.base import BlockDevice
 from restorefs.errors import KeyNeededError, UnsupportedError
 from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestFilesystem, GuestOptions, Identity
@@ -31,6 +33,14 @@ async def identify(device: BlockDevice) -> Identity | None:
     else is recognised. Raises StorageError, and DamagedError where the start of the volume is lost.
     """
     evidence = await Evidence.gather(device)
+    identity = await _identify(device, evidence)
+    if identity is not None and evidence.incomplete:
+        note = "a part is missing: what would be recognised by that, such as RAID, is not known"
+        return replace(identity, notes=(*identity.notes, note))
+    return identity
+
+
+async def _identify(device: BlockDevice, evidence: Evidence) -> Identity | None:
     wrapped = first_match(WRAPPERS, evidence)
     if wrapped is not None:
         return wrapped

@@ -178,6 +178,9 @@ def test_a_disk_that_the_catalog_has_not_costs_only_what_lies_on_it(
         daemon.backups / FIRST, "user.restorefs.error"
     )
     assert "no disk of this backup in the catalog has it" in notes(daemon, 0)
+    shown = daemon.cli("disks", BACKUP, "--json").json["disks"][0]["volumes"]
+    (told,) = [volume for volume in shown if volume["name"] == "app--1-data--1"]
+    assert any("a part is missing" in note for note in told["notes"])
 
 
 def test_a_disk_whose_image_is_gone_costs_only_what_lies_on_it(

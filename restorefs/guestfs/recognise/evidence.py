@@ -25,10 +25,12 @@ _FROM_END = _PIECE  # MD 0.90 and 1.0, DRBD, LDM
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Some of a volume's bytes. size: of the volume. pieces: (offset, bytes) that were read."""
+    """Some of a volume's bytes. size: of the volume. pieces: (offset, bytes) that were read.
+    incomplete: others could not be, as they lie on a disk that is missing."""
 
     size: ByteLength
     pieces: Sequence[tuple[ByteOffset, bytes]]
+    incomplete: bool = False
 
     @classmethod
     async def gather(cls, device: BlockDevice) -> Self:
@@ -41,6 +43,7 @@ class Evidence:
         if device.size > _PIECE:
             wanted.append((device.size - _FROM_END, _FROM_END))
         pieces = []
+        incomplete = False
         for start, length in wanted:
             if length > 0:
                 try:
@@ -48,7 +51,8 @@ class Evidence:
                 except (MissingError, DamagedError):
                     if not start:
                         raise
-        return cls(device.size, pieces)
+                    incomplete = True
+        return cls(device.size, pieces, incomplete)
 
     def at(self, offset: ByteOffset, length: ByteLength) -> bytes:
         """Return exactly `length` bytes from `offset`."""
