@@ -10,6 +10,11 @@ import errno as _errno
 from typing import ClassVar
 
 
+def errno_name(code: int) -> str:
+    """Return what an errno is called. Linux has one number for EOPNOTSUPP and ENOTSUP."""
+    return "EOPNOTSUPP" if code == _errno.EOPNOTSUPP else _errno.errorcode.get(code, str(code))
+
+
 class RestoreError(Exception):
     """A failure with a reason for people and an errno for programs."""
 

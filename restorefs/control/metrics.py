@@ -5,7 +5,6 @@ somebody asks, so that counting costs nothing worth noticing. The only importer 
 prometheus_client; its registry is ours alone.
 """
 
-import errno
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
@@ -19,6 +18,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from restorefs.counters import FuseCounters, Seconds
+from restorefs.errors import errno_name
 from restorefs.session.pool import Pool
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -90,7 +90,7 @@ class Metrics(Collector):
             "restorefs_attach_failures", "Attaches that failed, by errno.", labels=["errno"]
         )
         for code, count in pool.attach_failures.items():
-            failures.add_metric([errno.errorcode.get(code, str(code))], count)
+            failures.add_metric([errno_name(code)], count)
         yield failures
         cache = CounterMetricFamily(
             "restorefs_cache_lookups", "Lookups in the block cache.", labels=["result"]
@@ -126,7 +126,7 @@ class Metrics(Collector):
         )
         for code, count in enumerate(fuse.errors):
             if count:
-                errors.add_metric([errno.errorcode.get(code, str(code))], count)
+                errors.add_metric([errno_name(code)], count)
         yield errors
         yield CounterMetricFamily(
             "restorefs_fuse_read_bytes", "Bytes of files that the kernel got.", fuse.read_bytes

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from restorefs.errors import RestoreError
+from restorefs.errors import RestoreError, errno_name
 
 log = logging.getLogger(__name__)
 
@@ -63,14 +63,14 @@ def document(
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
-        "errno": code and errno.errorcode.get(code),
+        "errno": code and errno_name(code),
     }
     return JsonResponse(content, status, headers, media_type="application/problem+json")
 
 
 def describe(error: RestoreError) -> dict[str, Any]:
     """Return an error as a part of an answer."""
-    return {"detail": str(error), "errno": errno.errorcode.get(error.errno)}
+    return {"detail": str(error), "errno": errno_name(error.errno)}
 
 
 async def answer(request: Request, error: Exception) -> Response:

@@ -1,20 +1,22 @@
 """One file in every backup of a VM.
 
-Owns the order of what is found and how two versions are told apart. Must not know how a path is
-walked.
+Owns the order of what is found, and which version is compared with which. Must not know how a path
+is walked, or what makes two versions different.
 
 Concurrency: some disks are attached at once, each for as long as it is looked at.
 """
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import trio
 from starlette.requests import Request
 from starlette.responses import Response
 
-from restorefs.catalog.records import BackupRecord
+from restorefs.catalog.records import BackupRecord, DiskRecord
 from restorefs.control import audit
+from restorefs.control.comparing import differs
 from restorefs.control.disks import visible
 from restorefs.control.limits import Limits
 from restorefs.control.mounts import Mounts, mount_id
@@ -33,13 +35,41 @@ _EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass
+class _Version:
+    """The file in one backup."""
+
+    backup: BackupRecord
+    record: DiskRecord
+    place: Place
+    differs: bool | None = None
+
+    def describe(self) -> Json:
+        attributes = self.place.entry.attributes
+        assert attributes is not None
+        return {
+            "backup_id": self.backup.id,
+            "created_at": time_text(self.backup.created_at),
+            "mount_id": mount_id(self.record),
+            "disk_index": self.record.disk_index,
+            "path": self.place.shown,
+            "type": type_of(attributes.mode),
+            "size": attributes.size,
+            "modified_time": time_of(attributes.mtime_ns),
+            "differs": self.differs,
+        }
+
+
+@dataclass
 class _Found:
     """What was found in one backup."""
 
     backup: BackupRecord
-    version: Json | None = None
-    state: tuple[object, ...] = ()
+    version: _Version | None = None
     errors: list[Json] = field(default_factory=list)
+
+    def fail(self, record: DiskRecord, error: RestoreError) -> None:
+        about = {"backup_id": record.backup_id, "disk_index": record.disk_index}
+        self.errors.append(about | describe(error))
 
 
 class Versions:
@@ -62,27 +92,30 @@ class Versions:
             raise NotFoundError(f"there is no VM {vm!r}")
         backups.sort(key=lambda each: (each.created_at or _EARLIEST, each.id), reverse=True)
         page, offset = paged(backups, query, _MOST, _DEFAULT)
+        looked_at = backups[offset : offset + len(page) + 1]  # the last one's neighbour, too
         self._limits.searches.take()
         try:
-            found = [_Found(backup) for backup in page]
+            found = [_Found(backup) for backup in looked_at]
             slots = trio.Semaphore(_AT_ONCE)
             async with trio.open_nursery() as nursery:
                 for each in found:
                     nursery.start_soon(self._look, each, path, index, slots)
+            holding = [each for each in found if each.version is not None]
+            async with trio.open_nursery() as nursery:
+                for newer, older in pairwise(holding):
+                    nursery.start_soon(self._compare, newer, older, slots)
         finally:
             self._limits.searches.give_back()
-        for each in found:
-            if each.version is not None:
-                record = next(
-                    d for d in each.backup.disks if d.disk_index == each.version["disk_index"]
-                )
-                self._mounts.add(record)
-                audit.note(who, "versions", record, each.version["path"])
+        found = found[: len(page)]
+        versions = [each.version for each in found if each.version is not None]
+        for version in versions:
+            self._mounts.add(version.record)
+            audit.note(who, "versions", version.record, version.place.shown)
         return JsonResponse(
             {
                 "vm": vm,
                 "path": path,
-                "versions": _compared(found),
+                "versions": [version.describe() for version in versions],
                 "errors": [error for each in found for error in each.errors],
                 "total_count": len(backups),
                 "offset": offset,
@@ -102,36 +135,18 @@ class Versions:
                 except (NotFoundError, NotAFolderError):
                     continue
                 except RestoreError as error:
-                    about = {"backup_id": record.backup_id, "disk_index": record.disk_index}
-                    found.errors.append(about | describe(error))
+                    found.fail(record, error)
                     continue
-                found.version, found.state = _version(found.backup, place)
-                found.version |= {
-                    "mount_id": mount_id(record),
-                    "disk_index": record.disk_index,
-                }
+                found.version = _Version(found.backup, record, place)
                 return
 
-
-def _version(backup: BackupRecord, place: Place) -> tuple[Json, tuple[object, ...]]:
-    attributes = place.entry.attributes
-    assert attributes is not None
-    told = {
-        "backup_id": backup.id,
-        "created_at": time_text(backup.created_at),
-        "path": place.shown,
-        "type": type_of(attributes.mode),
-        "size": attributes.size,
-        "modified_time": time_of(attributes.mtime_ns),
-    }
-    return told, (told["type"], attributes.size, attributes.mtime_ns)
-
-
-def _compared(found: list[_Found]) -> list[Json]:
-    """Return the versions, newest first, each compared with the next older one."""
-    told = [(each.version, each.state) for each in found if each.version is not None]
-    older: list[tuple[object, ...] | None] = [*(state for _, state in told[1:]), None]
-    return [
-        version | {"differs": None if before is None else state != before}
-        for (version, state), before in zip(told, older, strict=True)
-    ]
+    async def _compare(self, newer: _Found, older: _Found, slots: trio.Semaphore) -> None:
+        """Say of a version how it differs from the next older one."""
+        version, before = newer.version, older.version
+        assert version is not None
+        assert before is not None
+        async with slots:
+            try:
+                version.differs = await differs(self._tree, version.place.entry, before.place.entry)
+            except RestoreError as error:
+                newer.fail(version.record, error)

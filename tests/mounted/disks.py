@@ -182,6 +182,12 @@ class Sources:
             (logs / f"app.{number}.log").write_text(f"line {number}\n" * (10 * number + 1))
         shutil.copytree(self.web, self.changed, symlinks=True)
         (self.changed / "etc" / "hostname").write_text("web-renamed\n")
+        # Another content of the same size and time, as whoever hides a change leaves it.
+        quiet = self.changed / "var" / "log" / "app.8.log"
+        before = quiet.stat()
+        quiet.write_bytes(quiet.read_bytes().replace(b"8", b"x"))
+        os.utime(quiet, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.utime(self.changed / "var" / "log" / "app.9.log", (1, 1))  # the same content
         (self.changed / "etc" / "removed-later").unlink()
         (self.changed / "etc" / "added").write_bytes(tree.content("added", 200_000))
         self.data.mkdir()
@@ -234,6 +240,9 @@ class Sample:
         data = ext(raw / "data", "ext4", self.sources.data, 40 * MIB, "-L", "data", "-m", "0")
         qcow2(data, self.repository / self.full / "disk1.qcow2")
         changed = ext(raw / "changed", "ext4", self.sources.changed, 32 * MIB, "-L", "root")
+        # Both trees are of the same second, and mke2fs copies no less.
+        a_day_later = "set_inode_field /var/log/app.8.log ctime @1700086400"
+        run("debugfs", "-w", "-R", a_day_later, changed)
         second = raw / "second"
         shutil.copyfile(first, second)
         put(second, 10 * MIB, changed)

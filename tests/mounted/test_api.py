@@ -530,6 +530,14 @@ def test_versions(web: Api, sample: Sample) -> None:
     assert (newer["differs"], older["differs"]) == (True, None)
     same = web.get("/versions", vm="web", path="/var/log/app.7.log")["versions"]
     assert [each["differs"] for each in same] == [False, None]
+    hidden = web.get("/versions", vm="web", path="/var/log/app.8.log")["versions"]
+    assert len({(each["size"], each["modified_time"]) for each in hidden}) == 1
+    assert [each["differs"] for each in hidden] == [True, None], "its content tells"
+    touched = web.get("/versions", vm="web", path="/var/log/app.9.log")["versions"]
+    assert len({each["modified_time"] for each in touched}) == 2
+    assert [each["differs"] for each in touched] == [False, None]
+    paged = web.get("/versions", vm="web", path="/etc/hostname", limit=1)["versions"]
+    assert [each["differs"] for each in paged] == [True], "its neighbour is on the next page"
     (only,) = web.get("/versions", vm="web", path="/etc/added")["versions"]
     assert only["backup_id"] == sample.incremental
     content = web.raw(newer["mount_id"], "download", newer["path"]).content

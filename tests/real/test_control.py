@@ -395,13 +395,13 @@ def missing(path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "status", "name"),
     [
-        (missing, 502, {"EIO"}),
-        (unknown_feature, 501, {"EOPNOTSUPP", "ENOTSUP"}),
-        (encrypted, 423, {"ENOKEY"}),
+        (missing, 502, "EIO"),
+        (unknown_feature, 501, "EOPNOTSUPP"),
+        (encrypted, 423, "ENOKEY"),
     ],
 )
 async def test_each_kind_of_failure_has_its_status(
-    make: Any, status: int, name: set[str], tmp_path: Path
+    make: Any, status: int, name: str, tmp_path: Path
 ) -> None:
     image = tmp_path / "disk.qcow2"
     make(image)
@@ -409,7 +409,7 @@ async def test_each_kind_of_failure_has_its_status(
     async with served([backup]) as api:
         document = await api.problem("PUT", "/backups/b/disks/0/attachment")
         assert document["status"] == status
-        assert document["errno"] in name
+        assert document["errno"] == name
         assert str(image) in document["detail"]
         (disk,) = (await api.get("/backups/b/volumes"))["disks"]
         assert disk["error"] == document["detail"]

@@ -145,14 +145,10 @@ class Versions {
     this._compare();
   }
 
-  /** How a version differs from the next older one: "changed", "same", or "" for the oldest. */
+  /** How a version differs from the next older one: "changed", "same", or "" if not known. */
   _change(at) {
-    const [version, older] = [this.found[at], this.found[at + 1]];
-    if (version.differs !== null) return version.differs ? "changed" : "same";
-    if (!older) return "";
-    // It was the oldest of an earlier answer; times are known to the second here.
-    const same = ["type", "size", "modified_time"].every((key) => version[key] === older[key]);
-    return same ? "same" : "changed";
+    const { differs } = this.found[at];
+    return differs === null ? "" : differs ? "changed" : "same";
   }
 
   _row(version, at) {
@@ -171,7 +167,7 @@ class Versions {
         h("input", { ...props, onchange: () => ((this.chosen[side] = version), this._compare()) }),
       );
     };
-    const words = { changed: "changed", same: "same as the older one", "": "oldest found" };
+    const words = { changed: "changed", same: "same as the older one", "": at === this.found.length - 1 ? "oldest found" : "not compared" };
     const folder = "/" + segments(version.path).slice(0, -1).join("/");
     const backup = version.created_at
       ? timeOf(version.created_at, when(version.created_at), exactTime(version.created_at))

@@ -1,0 +1,47 @@
+"""Whether a file is another one than in an older backup.
+
+Owns what counts as a difference. Must not know how the two were found.
+"""
+
+import stat
+
+from restorefs.guestfs.base import Attributes
+from restorefs.tree.tree import Entry, Tree
+
+MAX_COMPARED = 16 << 20
+"""Bytes of a file that are compared at most."""
+_PIECE = 1 << 20
+
+
+async def differs(tree: Tree, newer: Entry, older: Entry) -> bool | None:
+    """Whether two states of a file have different content; None where that is not known.
+
+    Times alone prove little: programs set a file's time of modification as they like, so whoever
+    encrypts files can keep it. The time of change they cannot set (on NTFS only with effort):
+    where that one is the same too, the file is. Else the content decides, up to MAX_COMPARED.
+    Raises RestoreError where that cannot be read.
+    """
+    new, old = _attributes(newer), _attributes(older)
+    kind = stat.S_IFMT(new.mode)
+    if kind != stat.S_IFMT(old.mode):
+        return True
+    if (new.size, new.mtime_ns, new.ctime_ns) == (old.size, old.mtime_ns, old.ctime_ns):
+        return False
+    if kind == stat.S_IFLNK:
+        return await tree.readlink(newer.node) != await tree.readlink(older.node)
+    if kind != stat.S_IFREG:
+        return new.mtime_ns != old.mtime_ns
+    if new.size != old.size:
+        return True
+    if new.size > MAX_COMPARED:
+        return True if new.mtime_ns != old.mtime_ns else None
+    for start in range(0, new.size, _PIECE):
+        piece = bytes(await tree.read(newer.node, start, _PIECE))
+        if piece != await tree.read(older.node, start, _PIECE):
+            return True
+    return False
+
+
+def _attributes(entry: Entry) -> Attributes:
+    assert entry.attributes is not None, "only a listing leaves them out"
+    return entry.attributes
