@@ -110,12 +110,14 @@ class Paths:
                 raise
             except RestoreError as error:
                 failed.append(error)
+        path = os.fsdecode(b"/" + b"/".join(names))
         if failed and len(failed) == len(volumes):
             raise failed[0]
-        path = os.fsdecode(b"/" + b"/".join(names))
+        if failed:  # it may well be there
+            unread = "; ".join(map(str, failed))
+            raise type(failed[0])(f"no {path!r} on the volumes that can be read, and {unread}")
         where = ", ".join(map(os.fsdecode, volumes)) or "none that has files"
-        unread = "".join(f"; not looked at: {error}" for error in failed)
-        raise NotFoundError(f"no {path!r} on the disk's volumes ({where}){unread}")
+        raise NotFoundError(f"no {path!r} on the disk's volumes ({where})")
 
     def _folder(self, record: DiskRecord) -> NodeId:
         folder = self._tree.namespace.disk_folders.get(record.id)

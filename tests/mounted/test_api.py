@@ -538,8 +538,12 @@ def test_versions(web: Api, sample: Sample) -> None:
     assert [each["differs"] for each in touched] == [False, None]
     paged = web.get("/versions", vm="web", path="/etc/hostname", limit=1)["versions"]
     assert [each["differs"] for each in paged] == [True], "its neighbour is on the next page"
-    (only,) = web.get("/versions", vm="web", path="/etc/added")["versions"]
-    assert only["backup_id"] == sample.incremental
+    added = web.get("/versions", vm="web", path="/etc/added")
+    assert [each["backup_id"] for each in added["versions"]] == [sample.incremental]
+    (unknown,) = added["errors"]
+    assert (unknown["backup_id"], unknown["errno"]) == (sample.full, "ENOKEY")
+    exactly = web.get("/versions", vm="web", path="/part3/etc/added")
+    assert (len(exactly["versions"]), exactly["errors"]) == (1, [])
     content = web.raw(newer["mount_id"], "download", newer["path"]).content
     assert content == b"web-renamed\n"
 
@@ -564,7 +568,11 @@ def test_problems(web: Api, sample: Sample) -> None:
     assert web.problem(large)[0] == 413
     assert large.headers["connection"] == "close", "or the next request would go to a closed one"
     assert web.problem(client.get("/api/v1/restore/nope/files")) == (404, "ENOENT")
-    assert web.problem(web.raw(mount, "files", "/nope")) == (404, "ENOENT")
+    assert web.problem(web.raw(mount, "files", "/part3/nope")) == (404, "ENOENT")
+    assert web.problem(web.raw(web.mount(sample.other), "files", "/nope")) == (404, "ENOENT")
+    nobody_knows = web.raw(mount, "files", "/nope")
+    assert web.problem(nobody_knows) == (423, "ENOKEY"), "it may be on the volume that is encrypted"
+    assert "part5" in nobody_knows.json()["detail"]
     assert web.problem(web.raw(mount, "files", "/etc/hostname")) == (422, "ENOTDIR")
     assert web.problem(web.raw(mount, "files", "/part5")) == (423, "ENOKEY")
     assert web.problem(web.raw(mount, "archive", "/part5")) == (423, "ENOKEY")

@@ -167,7 +167,12 @@ class Versions {
         h("input", { ...props, onchange: () => ((this.chosen[side] = version), this._compare()) }),
       );
     };
-    const words = { changed: "changed", same: "same as the older one", "": at === this.found.length - 1 ? "oldest found" : "not compared" };
+    const last = at === this.found.length - 1;
+    const words = {
+      changed: "changed",
+      same: "same as the older one",
+      "": last ? "oldest found" : "not compared",
+    };
     const folder = "/" + segments(version.path).slice(0, -1).join("/");
     const backup = version.created_at
       ? timeOf(version.created_at, when(version.created_at), exactTime(version.created_at))
