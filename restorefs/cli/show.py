@@ -75,7 +75,11 @@ def status(told: dict[str, Any]) -> None:
 
 
 def _asker(told: dict[str, Any] | None) -> str:
-    return f"{told['program'] or told['pid']}, uid {told['uid']}" if told else "the API"
+    if told is None:
+        return "-"
+    if told["client"] is not None:
+        return f"{told['client']}, over the API"
+    return f"{told['program'] or told['pid']}, uid {told['uid']}"
 
 
 def reloaded(told: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from restorefs.control.rows import Json
 from restorefs.control.status import describe_backup, describe_disk, describe_record, time_text
 from restorefs.control.who import who_asks
 from restorefs.errors import RestoreError
-from restorefs.session.pool import Failure, Pool
+from restorefs.session.pool import Pool
 from restorefs.tree.tree import Tree
 
 SORTS = ("created", "-created", "id", "-id")
@@ -72,8 +72,8 @@ class Backups:
             try:
                 async with self._pool.use(record) as attached:
                     disks.append(describe_disk(record, attached, self._failure(record)))
-            except RestoreError:
-                disks.append(describe_disk(record, None, self._failure(record)))
+            except RestoreError as error:
+                disks.append(describe_disk(record, None, str(error)))
         return JsonResponse(describe_backup(backup) | {"disks": disks})
 
     async def attach(self, request: Request) -> Response:
@@ -92,8 +92,9 @@ class Backups:
             }
         )
 
-    def _failure(self, record: DiskRecord) -> Failure | None:
-        return self._pool.failures.get(record.id)
+    def _failure(self, record: DiskRecord) -> str | None:
+        failure = self._pool.failures.get(record.id)
+        return failure.reason if failure is not None else None
 
     def _disk(self, request: Request) -> DiskRecord:
         Query(request)

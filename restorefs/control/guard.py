@@ -19,6 +19,7 @@ from restorefs.control.metrics import ApiFigures
 from restorefs.control.problems import ProblemError
 from restorefs.control.sessions import PEER, Doorkeeper
 from restorefs.control.who import KEY
+from restorefs.session.asker import ASKER, Client
 
 _MAX_BODY = 256 << 10
 _TOO_LARGE = 413
@@ -143,7 +144,9 @@ class Guard:
         if path in _OPEN_CALLS or not (path.startswith("/api/") or path == "/metrics"):
             scope[KEY] = None  # for these, whoever asks may; see session() in app.py
             return
-        scope[KEY] = self._doorkeeper.who(headers.get("authorization"), headers.get("cookie"))
+        who = self._doorkeeper.who(headers.get("authorization"), headers.get("cookie"))
+        scope[KEY] = who
+        ASKER.set(Client(who.name))
 
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")

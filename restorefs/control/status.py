@@ -118,11 +118,9 @@ def describe_record(record: DiskRecord) -> Json:
     }
 
 
-def describe_disk(
-    record: DiskRecord, attached: AttachedDisk | None, failure: Failure | None
-) -> Json:
+def describe_disk(record: DiskRecord, attached: AttachedDisk | None, error: str | None) -> Json:
     """Return a disk with everything that is on it; without volumes when it is not attached."""
-    found = describe_record(record) | {"error": failure.reason if failure else None}
+    found = describe_record(record) | {"error": error}
     if attached is not None:
         found |= {
             "size": attached.device.size,

@@ -1,4 +1,4 @@
-"""Who asks: the process that a disk is attached for.
+"""Who asks: the process, or the client of the API, that a disk is attached for.
 
 Owns what is known of a process by its number, and the context variable by which that reaches the
 pool: set where requests come in, read where a disk is attached, in nothing between. Must not know
@@ -18,20 +18,30 @@ class Asker(NamedTuple):
     pid: int
 
 
-class Described(NamedTuple):
-    """An asker as it was when it asked; program: as ps shows it, "" where that is not known."""
+class Client(NamedTuple):
+    """A client of the API, by what its token is called."""
 
-    uid: int
-    pid: int
-    program: str
+    name: str
+
+
+class Described(NamedTuple):
+    """An asker as it was when it asked; program: as ps shows it, "" where that is not known.
+    client: of the API; it has none of the others."""
+
+    uid: int | None = None
+    pid: int | None = None
+    program: str = ""
+    client: str | None = None
 
     def __str__(self) -> str:
+        if self.client is not None:
+            return f"{self.client}, over the API"
         program = "".join(c if c.isprintable() else "?" for c in self.program)
         return f"uid {self.uid}, {program or 'a program'} (pid {self.pid})"
 
 
-ASKER: ContextVar[Asker | None] = ContextVar("ASKER", default=None)
-"""Who asks for what the running task does; None for the daemon itself and its API."""
+ASKER: ContextVar[Asker | Client | None] = ContextVar("ASKER", default=None)
+"""Who asks for what the running task does; None for the daemon itself."""
 
 
 def describe_asker() -> Described | None:
@@ -39,6 +49,8 @@ def describe_asker() -> Described | None:
     asker = ASKER.get()
     if asker is None:
         return None
+    if isinstance(asker, Client):
+        return Described(client=asker.name)
     names = programs_of(asker.pid)
     return Described(asker.uid, asker.pid, names[-1] if names else "")
 

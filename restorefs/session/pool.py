@@ -254,7 +254,7 @@ class Pool:
                 _name(record),
                 record.shown_path,
                 (trio.current_time() - began) * 1000,
-                asker or "the API",
+                asker or "the daemon itself",
                 disk.filesystems or "nothing recognised",
             )
             if record in self._unwanted:

@@ -581,7 +581,7 @@ def test_what_is_attached_is_shown_and_let_go(visit, daemon):
     expect(page.get_by_role("link", name="part3")).to_be_visible()
     visitor.go("attached")
     own = page.get_by_role("listitem").filter(has_text=Sample.incremental)
-    expect(own).to_contain_text("this page, or the API")
+    expect(own).to_contain_text("anybody, over the API or this page")
     own.get_by_role("button", name="Let go of disk 0").click()
     expect(own).to_have_count(0)
     item.get_by_role("button", name="Let go of disk 1").click()

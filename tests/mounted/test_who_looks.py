@@ -119,14 +119,15 @@ def test_who_attached_what_is_known(serve: Serve, sample: Sample) -> None:
     attached = daemon.attached()
     told = attached[WEB0]["attached_for"]
     assert (told["uid"], told["program"]) == (65534, "ls")
-    assert attached[WEB1]["attached_for"] is None
+    by_api = {"uid": None, "pid": None, "program": "", "client": "uid 0"}
+    assert attached[WEB1]["attached_for"] == by_api
     (line,) = daemon.logged(f"attached {WEB0} ")
     assert f"for uid 65534, ls (pid {told['pid']})" in line
     (line,) = daemon.logged(f"attached {WEB1} ")
-    assert "for the API" in line
+    assert "for uid 0, over the API" in line
     shown = daemon.cli("status").out
     assert "ls, uid 65534" in shown
-    assert "the API" in shown
+    assert "uid 0, over the API" in shown
     daemon.cli("detach", Sample.full, "0")
     assert len(daemon.logged(f"detached {WEB0}: asked to")) == 1
 

@@ -200,11 +200,17 @@ async def test_the_status_tells_what_is_attached(sample: Sample) -> None:
         assert attached_at <= accessed + timedelta(seconds=1)
         assert attached.pop("bytes_read") == disk.device.bytes_read > 0
         assert attached.pop("mount_id").startswith("disk1-")
+        client = f"uid {os.getuid()}"
         assert attached == {
             "backup_id": "full",
             "disk_index": 0,
             "filesystems": ["ext4", "swap"],
-            "attached_for": None,
+            "attached_for": {
+                "uid": None,
+                "pid": None,
+                "program": "",
+                "client": client,
+            },
             "shares_volumes_with": [],
             "socket": str(disk.server.socket_path),
             "qemu_nbd_pid": servers()[0],

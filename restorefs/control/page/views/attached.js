@@ -136,10 +136,9 @@ class Attached {
 const keyOf = (disk) => `${disk.disk_index} ${disk.backup_id}`;
 
 function factsOf(disk) {
-  const by = disk.attached_for;
-  // Whoever asks through the API has no process here; a token of some machines is told nobody's.
+  const by = disk.attached_for; // null for a token of some machines
   const program = by && `${by.program || "a program"} (user ${by.uid}, process ${by.pid})`;
-  const who = program ?? (disk.socket ? "this page, or the API" : null);
+  const who = by?.client ? `${by.client}, over the API or this page` : program;
   const shares = disk.shares_volumes_with?.length
     ? `with disk ${disk.shares_volumes_with.join(", ")}`
     : null;
