@@ -38,7 +38,8 @@ from restorefs.fuse.unmounter import unmounter
 from restorefs.guestfs.base import GuestOptions
 from restorefs.rights import Rights
 from restorefs.session.ledger import Ledger
-from restorefs.session.pool import Pool, PoolSettings
+from restorefs.session.pool import Pool
+from restorefs.session.settings import PoolSettings
 from restorefs.session.uri import WebOptions
 from restorefs.tree.presentation import Presentation, Profile
 from restorefs.tree.refresh import Refresher

@@ -27,6 +27,11 @@ class DiskRecord:
     status: str = "completed"
 
     @property
+    def name(self) -> str:
+        """What messages call the disk: as its folder in the mount."""
+        return f"{self.backup_id}/disk{self.disk_index}"
+
+    @property
     def scheme(self) -> str | None:
         """The scheme of a URI, in lower case; None where `qcow2_path` is the path of a file."""
         match = _SCHEME.match(self.qcow2_path)

@@ -55,7 +55,7 @@ def no_images(folder: Path) -> Iterator[Finding]:
 
 def image(record: DiskRecord, repositories: tuple[Path, ...]) -> Finding:
     """Examine a disk's image and its whole backing chain, every cluster's place included."""
-    subject = f"{record.backup_id}/disk{record.disk_index}"
+    subject = record.name
     if record.scheme is not None:
         return _uri(subject, record)
     path = record.path

@@ -15,10 +15,9 @@ log = logging.getLogger(__name__)
 def note(who: Who, what: str, record: DiskRecord, about: str = "") -> None:
     """Write that somebody did something with a disk."""
     log.info(
-        "audit: %s: %s %s/disk%d%s",
+        "audit: %s: %s %s%s",
         who.name,
         what,
-        record.backup_id,
-        record.disk_index,
+        record.name,
         f" {about}" if about else "",
     )

@@ -16,20 +16,17 @@ Concurrency and invariants:
 """
 
 import functools
-import itertools
 import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from types import TracebackType
 
 import trio
 
-from restorefs.block.cache import BlockCache, CachedDisk
-from restorefs.block.nbd import NbdTransport
+from restorefs.block.cache import BlockCache
 from restorefs.catalog.records import DiskRecord
 from restorefs.counters import Seconds
 from restorefs.errors import (
@@ -42,17 +39,13 @@ from restorefs.errors import (
     StorageError,
     UnsupportedError,
 )
-from restorefs.guestfs.base import DEFAULT_OPTIONS, GuestOptions
 from restorefs.session.asker import Described, describe_asker
-from restorefs.session.assembly import Indexes, Others, assemble, is_whole, read_members
-from restorefs.session.disk import AttachedDisk, Content, Look, identify_all
+from restorefs.session.assembly import Indexes, Others, assemble, is_whole
+from restorefs.session.disk import AttachedDisk, Look
 from restorefs.session.ledger import Ledger
 from restorefs.session.once import Once
-from restorefs.session.qcow2 import inspect_chain
-from restorefs.session.qemu_nbd import QemuNbd
-from restorefs.session.remote import Served, serve_image
-from restorefs.session.uri import DEFAULT_WEB, RawDisk, WebOptions, parse
-from restorefs.volumes.registry import read_table
+from restorefs.session.settings import PoolSettings
+from restorefs.session.starter import Starter
 
 log = logging.getLogger(__name__)
 _TOUCH_SECONDS = 60.0
@@ -68,23 +61,6 @@ _ATTACH_BOUNDS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
 _UNREAD = (UnsupportedError, KeyNeededError)
 # What is wrong with a disk or its content, as opposed to with the question.
 _NOTED = (*_UNREAD, StorageError, DamagedError, AttachTimeoutError)
-
-
-@dataclass(frozen=True, slots=True)
-class PoolSettings:
-    """`repositories`: folders that images must lie in; empty: the catalogued file's own folder.
-    `schemes`: those of URIs that may be followed. Times in seconds; an idle_timeout of 0 keeps
-    disks attached."""
-
-    runtime_dir: Path
-    repositories: Sequence[Path] = ()
-    idle_timeout: float = 3600.0
-    max_attached: int = 64
-    attach_timeout: float = 20.0
-    read_timeout: float = 60.0
-    guest_options: GuestOptions = DEFAULT_OPTIONS
-    schemes: Sequence[str] = ()
-    web: WebOptions = DEFAULT_WEB
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +95,8 @@ class Pool:
         self._ledger = ledger
         self._attached: dict[int, AttachedDisk] = {}
         self._attaching: dict[DiskRecord, Once[AttachedDisk]] = {}
-        self._inspecting: set[int] = set()
-        self._threads = trio.CapacityLimiter(math.inf)
         self._nursery: trio.Nursery | None = None
-        self._sockets = itertools.count(1)
+        self._starter = Starter(settings, cache)
         self._unwanted: set[DiskRecord] = set()  # withdrawn while they are being attached
         # Kept as long as we run, also of disks that went: node ids are made of them, and a disk
         # may come back.
@@ -203,7 +177,7 @@ class Pool:
             assert self._nursery is not None, "the pool is not running"
             once = self._attaching[record] = Once()
             self._nursery.start_soon(
-                self._attach_once, once, record, describe_asker(), name=f"attach {_name(record)}"
+                self._attach_once, once, record, describe_asker(), name=f"attach {record.name}"
             )
         return await once.wait()
 
@@ -228,21 +202,24 @@ class Pool:
 
     def note_failure(self, record: DiskRecord, error: RestoreError) -> None:
         """Remember why something of a disk could not be read; log each reason once."""
-        reason = str(error).removeprefix(f"{_name(record)}: ")
+        reason = str(error).removeprefix(f"{record.name}: ")
         self.failures[record.id] = Failure(reason, error.errno, datetime.now(UTC))
         logged = self._logged.setdefault(record.id, set())
         if reason not in logged and len(logged) <= _LOGGED_PER_DISK:
             logged.add(reason)
             level = logging.WARNING if isinstance(error, _UNREAD) else logging.ERROR
-            log.log(level, "%s: %s", _name(record), reason)
+            log.log(level, "%s: %s", record.name, reason)
             if len(logged) > _LOGGED_PER_DISK:
-                log.warning("%s: further errors of this disk are not logged", _name(record))
+                log.warning("%s: further errors of this disk are not logged", record.name)
 
     async def _attach(self, record: DiskRecord, asker: Described | None) -> AttachedDisk:
         began = trio.current_time()
         with trio.move_on_after(self.settings.attach_timeout):
             await self._make_room()
-            disk = await self._start(record)
+            assert self._nursery is not None
+            find_volume = functools.partial(self._find_volume, record)
+            disk = await self._starter.start(record, self._nursery, find_volume)
+            self._nursery.start_soon(self._watch, disk, name=f"watch {record.name}")
             if (other := self.find(record.id)) is not None:  # attached meanwhile
                 self._end_soon(other, "the catalog says otherwise now")
             disk.attached_for = asker
@@ -251,7 +228,7 @@ class Pool:
             self.attach_seconds.add(trio.current_time() - began)
             log.info(
                 "attached %s (%s) in %.0f ms for %s: %s",
-                _name(record),
+                record.name,
                 record.shown_path,
                 (trio.current_time() - began) * 1000,
                 asker or "the daemon itself",
@@ -262,7 +239,7 @@ class Pool:
                 raise GoneError("this backup is no longer in the catalog")
             return disk
         raise AttachTimeoutError(
-            f"{_name(record)}: attaching {record.shown_path} took more than"
+            f"{record.name}: attaching {record.shown_path} took more than"
             f" {self.settings.attach_timeout:g} s; its storage is slow or does not answer"
         )
 
@@ -278,82 +255,6 @@ class Pool:
                 " try again, or raise --max-attached"
             )
         await self._let_go(min(idle, key=_last_access), "its slot is needed")
-
-    async def _start(self, record: DiskRecord) -> AttachedDisk:
-        """Have the disk served, and look at what is on it."""
-        assert self._nursery is not None
-        name = _name(record)
-        served = await self._serve(record)
-        try:
-            device = CachedDisk(self.cache, served.transport)
-            table = await read_table(device)
-            contents = {volume.index: Content(volume) for volume in table.volumes}
-            await identify_all(contents.values())
-            members = await read_members(contents)
-        except BaseException:
-            await served.end()
-            raise
-        disk = AttachedDisk(
-            record,
-            served.server,
-            served.transport,
-            device,
-            table,
-            contents,
-            self._nursery,
-            functools.partial(self._find_volume, record),
-            members,
-            options=self.settings.guest_options,
-        )
-        self._nursery.start_soon(self._watch, disk, name=f"watch {name}")
-        return disk
-
-    async def _serve(self, record: DiskRecord) -> Served:
-        """Start the server of what the record names, after a look at that. The caller ends it."""
-        if record.scheme is None:
-            return await self._serve_raw(record, await self._inspect(record))
-        try:
-            remote = parse(record.qcow2_path, self.settings.schemes, self.settings.web)
-            try:
-                if isinstance(remote, RawDisk):
-                    return await self._serve_raw(record, remote.blockdev())
-                return await serve_image(
-                    remote,
-                    functools.partial(self._socket, record),
-                    functools.partial(self._connect, record),
-                    *(self.cache, self._threads, record.shown_path),
-                )
-            except StorageError as error:
-                raise type(error)(remote.explain(str(error))) from None
-        except RestoreError as error:
-            text = str(error).removeprefix(f"{_name(record)}: ")
-            shown = record.shown_path
-            raise type(error)(text if shown in text else f"{shown}: {text}") from None
-
-    async def _serve_raw(self, record: DiskRecord, blockdev: str) -> Served:
-        shown = None if record.scheme is None else record.shown_path
-        server = QemuNbd.start(blockdev, self._socket(record), shown=shown)
-        try:
-            return Served(server, await self._connect(record, server))
-        except BaseException:
-            await server.stop()
-            raise
-
-    def _socket(self, record: DiskRecord) -> Path:
-        return self.settings.runtime_dir / f"disk{record.id}-{next(self._sockets)}.sock"
-
-    async def _connect(self, record: DiskRecord, server: QemuNbd) -> NbdTransport:
-        """Connect to a server. Raises StorageError with what it said."""
-        assert self._nursery is not None
-        name = _name(record)
-        try:
-            transport = await NbdTransport.connect(
-                server.socket_path, name, self.settings.read_timeout
-            )
-        except StorageError as error:
-            raise StorageError(server.reason() or str(error)) from None
-        self._nursery.start_soon(transport.run, name=f"nbd {name}")
-        return transport
 
     # --- volumes across disks -----------------------------------------------------------------
 
@@ -405,7 +306,7 @@ class Pool:
                 use.end()
                 unit = use.disk.unit
                 if use.attached_it and disk not in unit and not any(d.in_use for d in unit):
-                    self._end_soon(use.disk, f"it shares nothing with {_name(disk.record)}")
+                    self._end_soon(use.disk, f"it shares nothing with {disk.record.name}")
 
     async def _look_for_members(self, disk: AttachedDisk, used: "list[Use]") -> Others:
         """Attach the other disks of a disk's backup, all at once. Those that its groups want may be
@@ -448,26 +349,8 @@ class Pool:
                             await look(device)
                             return True
             except RestoreError as error:
-                log.info("%s: not looked at for %s: %s", _name(other), kind, error)
+                log.info("%s: not looked at for %s: %s", other.name, kind, error)
         return False
-
-    async def _inspect(self, record: DiskRecord) -> str:
-        """Check the image's chain in a thread of its own; storage that hangs holds only that."""
-        if record.id in self._inspecting:
-            raise AttachTimeoutError(
-                f"{_name(record)}: {record.shown_path} still does not answer an earlier attempt"
-            )
-        path = record.path
-        repositories = self.settings.repositories or (path.parent,)
-
-        def inspect() -> str:
-            try:
-                return inspect_chain(path, repositories).blockdev()
-            finally:
-                self._inspecting.discard(record.id)
-
-        self._inspecting.add(record.id)
-        return await trio.to_thread.run_sync(inspect, abandon_on_cancel=True, limiter=self._threads)
 
     async def _watch(self, disk: AttachedDisk) -> None:
         """Take a disk out of the pool when its server dies."""
@@ -502,7 +385,7 @@ class Pool:
                 await disk.server.stop()
                 if disk.record.id not in self._attached:  # else the record is its successor's
                     self._ledger.detached(disk)
-                log.info("detached %s: %s", _name(disk.record), why)
+                log.info("detached %s: %s", disk.record.name, why)
             if ended is not None:
                 ended.set()
 
@@ -586,7 +469,3 @@ class Use:
 def _last_access(disk: AttachedDisk) -> float:
     """Return when a disk, or one that it shares volumes with, was used last."""
     return max(each.last_access for each in disk.unit)
-
-
-def _name(record: DiskRecord) -> str:
-    return f"{record.backup_id}/disk{record.disk_index}"

@@ -22,9 +22,10 @@ from restorefs.catalog.base import Catalog
 from restorefs.catalog.records import AttachRecord, BackupRecord, DiskRecord
 from restorefs.errors import CatalogError, StorageError
 from restorefs.session.ledger import Ledger
-from restorefs.session.pool import Pool, PoolSettings
+from restorefs.session.pool import Pool
 from restorefs.session.qcow2 import inspect_chain
 from restorefs.session.qemu_nbd import QemuNbd
+from restorefs.session.settings import PoolSettings
 from restorefs.session.uri import DEFAULT_WEB, WebOptions
 from tests.tools import run
 

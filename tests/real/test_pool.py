@@ -26,7 +26,7 @@ from restorefs.errors import (
     RestoreError,
     StorageError,
 )
-from restorefs.session import pool as pool_module
+from restorefs.session import starter
 from restorefs.session.disk import AttachedDisk
 from restorefs.session.pool import Pool
 from restorefs.session.qcow2 import Chain
@@ -548,14 +548,14 @@ async def test_what_qemu_says_is_passed_on(
     """Here the image goes between our look at it and the server's."""
     image = tmp_path / "going.qcow2"
     image.write_bytes(records[0].path.read_bytes())
-    inspect = pool_module.inspect_chain
+    inspect = starter.inspect_chain
 
     def inspect_and_remove(path: Path, repositories: Sequence[Path]) -> Chain:
         chain = inspect(path, repositories)
         path.unlink()
         return chain
 
-    monkeypatch.setattr(pool_module, "inspect_chain", inspect_and_remove)
+    monkeypatch.setattr(starter, "inspect_chain", inspect_and_remove)
     async with running_pool() as pool:
         error = await failure_of(pool, disk_record(image))
         assert type(error) is StorageError
@@ -643,7 +643,7 @@ async def test_storage_that_hangs_is_not_asked_again_before_it_has_answered(
     records: Sequence[DiskRecord], mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread that waits for hung storage cannot be ended; there is one of it, not hundreds."""
-    inspect = pool_module.inspect_chain
+    inspect = starter.inspect_chain
     begun, answers = threading.Event(), threading.Event()
 
     def hang(path: Path, repositories: Sequence[Path]) -> Chain:
@@ -652,7 +652,7 @@ async def test_storage_that_hangs_is_not_asked_again_before_it_has_answered(
         return inspect(path, repositories)
 
     async with running_pool() as pool:
-        monkeypatch.setattr(pool_module, "inspect_chain", hang)
+        monkeypatch.setattr(starter, "inspect_chain", hang)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(failure_of, pool, records[0])
             await until(begun.is_set)
@@ -774,7 +774,7 @@ async def test_a_bug_while_attaching_is_an_error_not_the_end(
         raise ZeroDivisionError
 
     async with running_pool() as pool:
-        monkeypatch.setattr(pool_module, "read_table", oops)
+        monkeypatch.setattr(starter, "read_table", oops)
         with caplog.at_level(logging.ERROR):
             error = await failure_of(pool, records[0])
         assert "internal error" in str(error)
