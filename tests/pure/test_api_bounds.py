@@ -46,3 +46,25 @@ async def test_a_client_that_takes_nothing_is_given_up(mock_clock: MockClock) ->
             await stream.send_all(bytes(64 << 20))
         assert 55 < trio.current_time() - began < 65
         assert ours.fileno() == -1
+
+
+async def test_a_client_that_takes_little_at_a_time_is_not(autojump_clock: MockClock) -> None:
+    content = bytes(4 << 20)
+    got = bytearray()
+    ours, theirs = socket.socketpair()
+    client = trio.socket.from_stdlib_socket(theirs)
+    stream = _Bounded(trio.SocketStream(trio.socket.from_stdlib_socket(ours)))
+
+    async def take() -> None:
+        while piece := await client.recv(128 << 10):
+            got.extend(piece)
+            await trio.sleep(30)
+
+    with client:
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take)
+            await stream.send_all(content)
+            assert trio.current_time() - began > 600
+            await stream.aclose()
+        assert got == content
