@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -32,15 +33,44 @@ from restorefs.control.search import Searches
 from restorefs.control.sessions import COOKIE, SESSION_SECONDS, Doorkeeper
 from restorefs.control.status import Status
 from restorefs.control.versions import Versions
-from restorefs.control.who import Who, require_all, who_asks
+from restorefs.control.who import Who, address_of, require_all, who_asks
 from restorefs.counters import FUSE
 from restorefs.errors import RestoreError
 from restorefs.session.pool import Pool
 from restorefs.tree.tree import Tree
 
-_BACKUP = "/api/v1/backups/{backup_id:path}"  # `path`, because a backup's id may hold a slash
-_DISK = _BACKUP + "/disks/{disk_index:int}"
+_BACKUP = "/api/v1/backups/{backup_id:name}"
+_DISK = _BACKUP + "/disks/{disk_index:index}"
 _MOUNT = "/api/v1/restore/{mount_id}"
+_OPEN = ("/healthz", "/api/v1/openapi.json", "/api/v1/session")  # session(): says who one is
+
+
+class _Name(Convertor[str]):
+    """A backup's id, which may be anything."""
+
+    regex = r"[\s\S]+"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+class _Index(Convertor[int]):
+    """A disk's number; Python refuses to read one of thousands of digits."""
+
+    regex = "[0-9]{1,18}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("name", _Name())
+register_url_convertor("index", _Index())
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +133,8 @@ def make_app(status: Status, tree: Tree, pool: Pool, access: Access | None = Non
         },
     )
     app.router.redirect_slashes = False
-    return Guard(app, access.doorkeeper, access.hosts, figures)
+    open_paths = (*_OPEN, "/", *("/" + name for name in pages.names))
+    return Guard(app, access.doorkeeper, access.hosts, figures, open_paths)
 
 
 class _Daemon:
@@ -149,12 +180,14 @@ class _Daemon:
     async def session(self, request: Request) -> Response:
         Query(request)
         headers = request.headers
-        who = self._doorkeeper.who(headers.get("authorization"), headers.get("cookie"))
+        who = self._doorkeeper.who(
+            headers.get("authorization"), headers.get("cookie"), address_of(request.scope)
+        )
         return JsonResponse(_describe_who(who))
 
     async def begin_session(self, request: Request) -> Response:
         token = field_of(await json_body(request), "token", str, "")
-        session, who = self._doorkeeper.begin(token)
+        session, who = self._doorkeeper.begin(token, address_of(request.scope))
         response = JsonResponse(_describe_who(who))
         response.set_cookie(
             COOKIE,
@@ -168,7 +201,7 @@ class _Daemon:
 
     async def end_session(self, request: Request) -> Response:
         Query(request)
-        self._doorkeeper.end(request.headers.get("cookie"))
+        self._doorkeeper.end(request.headers.get("cookie"), address_of(request.scope))
         response = JsonResponse({"ended": True})
         response.delete_cookie(COOKIE, httponly=True, samesite="strict")
         return response

@@ -1,4 +1,5 @@
-"""One line of the log for everything that takes data out of a backup, or attaches one.
+"""One line of the log for everything that takes data out of a backup, attaches a disk or lets it
+go, and for who comes in.
 
 Owns the line's form: who, what, of which disk. Names are printed as they are; the log's formatter
 keeps a hostile one from forging a line.
@@ -21,3 +22,8 @@ def note(who: Who, what: str, record: DiskRecord, about: str = "") -> None:
         record.name,
         f" {about}" if about else "",
     )
+
+
+def note_visit(name: str, what: str, address: str) -> None:
+    """Write that somebody came in, or did not; `address`: where they come from."""
+    log.info("audit: %s: %s, from %s", name, what, address)

@@ -1,8 +1,9 @@
 """What every request must pass, and what every answer carries.
 
 Owns: HTTP/1.1 only; a Host that is ours, so that no other name leads a browser here; an Origin
-that is the Host, so that no other page acts through one; who asks; the size of a request; the
-headers that keep a browser strict; that every request is counted. Must not know the calls.
+that is the Host, so that no other page acts through one; that it is known who asks, for all that
+is not said to be open; the size of a request; the headers that keep a browser strict; that every
+request is counted. Must not know the calls.
 """
 
 import ipaddress
@@ -15,16 +16,17 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from restorefs.control import problems
+from restorefs.control.exchange import TOO_LARGE, Exchange
 from restorefs.control.metrics import ApiFigures
 from restorefs.control.problems import ProblemError
 from restorefs.control.sessions import PEER, Doorkeeper
-from restorefs.control.who import KEY
+from restorefs.control.who import KEY, address_of
 from restorefs.session.asker import ASKER, Client
 
 _MAX_BODY = 256 << 10
-_TOO_LARGE = 413
+_LEFT = 499  # as others count it: the client left before there was an answer
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 _SAFE = ("GET", "HEAD", "OPTIONS")
-_OPEN_CALLS = ("/healthz", "/api/v1/openapi.json", "/api/v1/session")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -76,12 +78,19 @@ class Guard:
     """Stands in front of an application."""
 
     def __init__(
-        self, app: ASGIApp, doorkeeper: Doorkeeper, hosts: Hosts, figures: ApiFigures
+        self,
+        app: ASGIApp,
+        doorkeeper: Doorkeeper,
+        hosts: Hosts,
+        figures: ApiFigures,
+        open_paths: Collection[str],
     ) -> None:
+        """open_paths: whoever asks may have these; for everything else, it must be known who."""
         self._app = app
         self._doorkeeper = doorkeeper
         self._hosts = hosts
         self._figures = figures
+        self._open = frozenset(open_paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -91,7 +100,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 500
+        status: int | None = None
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -100,72 +109,74 @@ class Guard:
                 headers = MutableHeaders(raw=list(message.get("headers", [])))
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
-                if status == _TOO_LARGE:  # its body is not read to the end: nothing can follow it
+                if status == TOO_LARGE:  # its body is not taken to the end: nothing can follow it
                     headers["Connection"] = "close"
                 message = {**message, "headers": headers.raw}
             await send(message)
 
+        exchange = Exchange(receive, sending, _MAX_BODY)
         try:
-            await self._pass(scope, receive, sending)
+            await exchange.run(self._pass, scope)
         finally:
             route = scope.get("route")
             call = route.path if route is not None else "other"
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._figures.count(method, call, status, time.perf_counter() - began)
+            ended = status or (_LEFT if exchange.has_left else 500)
+            self._figures.count(method, call, ended, time.perf_counter() - began)
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         # As bytes: a name need not be UTF-8.
         scope["path"] = unquote(scope["raw_path"].decode("ascii"), errors="surrogateescape")
         try:
             self._check(scope)
-            limited = _Limited(receive, scope)
         except ProblemError as error:
             response = await problems.answer(Request(scope), error)
             await response(scope, receive, send)
             return
-        await self._app(scope, limited.receive, send)
+        await self._app(scope, receive, send)
 
     def _check(self, scope: Scope) -> None:
         """Raise ProblemError for what is not to be answered."""
         if scope["http_version"] not in ("1.0", "1.1"):
             raise ProblemError(505, "HTTP/1.1 is spoken here")
         headers = Headers(scope=scope)
-        host = headers.get("host", "")
         if len(headers.getlist("host")) > 1:
             raise ProblemError(400, "more than one Host")
+        path = scope["path"]
         if PEER.get() is None:
+            host = headers.get("host", "")
             if not self._hosts.have(host):
                 raise ProblemError(421, f"{host!r} is not a name of this server; see --allow-host")
-            origin = headers.get("origin")
-            foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
-            if scope["method"] not in _SAFE and foreign:
-                raise ProblemError(403, f"pages of {origin!r} may not do this here")
-        path = scope["path"]
-        if path in _OPEN_CALLS or not (path.startswith("/api/") or path == "/metrics"):
-            scope[KEY] = None  # for these, whoever asks may; see session() in app.py
-            return
-        who = self._doorkeeper.who(headers.get("authorization"), headers.get("cookie"))
-        scope[KEY] = who
-        ASKER.set(Client(who.name))
+            # What only looks at the page may come from anywhere, such as by a link.
+            looks = scope["method"] in _SAFE and path in self._open and not path.startswith("/api/")
+            if not looks and (foreign := _foreign(headers, host)):
+                raise ProblemError(403, f"pages of {foreign} may not do this here")
+        length = headers.get("content-length", "0")
+        if length.isascii() and length.isdigit() and int(length[:20]) > _MAX_BODY:
+            raise ProblemError(TOO_LARGE, f"a request may have {_MAX_BODY} bytes")
+        scope[KEY] = None
+        if path not in self._open:
+            who = self._doorkeeper.who(
+                headers.get("authorization"), headers.get("cookie"), address_of(scope)
+            )
+            scope[KEY] = who
+            ASKER.set(Client(who.name))
+        if path.endswith("\n"):  # `$` in Starlette's routes matches before it
+            raise ProblemError(404, "no path here ends so")
 
 
-_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
-
-
-class _Limited:
-    """A request's body, up to a size."""
-
-    def __init__(self, receive: Receive, scope: Scope) -> None:
-        """Raises ProblemError for one that says that it is too large."""
-        self._receive = receive
-        self._left = _MAX_BODY
-        said = Headers(scope=scope).get("content-length", "0")
-        if said.isascii() and said.isdigit() and int(said[:20]) > _MAX_BODY:
-            raise ProblemError(_TOO_LARGE, f"a request may have {_MAX_BODY} bytes")
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
-            raise ProblemError(_TOO_LARGE, f"a request may have {_MAX_BODY} bytes")
-        return message
+def _foreign(headers: Headers, host: str) -> str | None:
+    """Return what to call the site of the page that has a browser ask, None for our own page and
+    for what no page asks. Browsers give an Origin with all but plain GETs, and the newer ones say
+    with each request where it is from."""
+    origin = headers.get("origin")
+    if origin is not None:
+        try:
+            ours = urlsplit(origin).netloc.lower() == host.lower()
+        except ValueError:
+            ours = False
+        if not ours:
+            return repr(origin)
+    if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        return "another site"
+    return None

@@ -8,15 +8,17 @@ import secrets
 import time
 from collections import OrderedDict
 from contextvars import ContextVar
-from http.cookies import CookieError, SimpleCookie
 
+from restorefs.control import audit
 from restorefs.control.problems import ProblemError
 from restorefs.control.tokens import Token, TokenFile, digest
 from restorefs.control.who import Who
 
 COOKIE = "restorefs_session"
+_CHALLENGE = {"WWW-Authenticate": "Bearer"}
 SESSION_SECONDS = 12 * 3600
-_MAX_SESSIONS = 1000
+_MAX_SESSIONS = 1000  # of one token: nobody signs out who comes with another one
+_REFUSED_SECONDS = 1.0
 
 PEER: ContextVar[int | None] = ContextVar("PEER", default=None)
 """The user at the other end of a unix socket; None over TCP. Set where connections come in."""
@@ -30,9 +32,12 @@ class Doorkeeper:
         self._tokens = tokens
         self._insecure = insecure
         self._sessions: OrderedDict[str, tuple[str, float]] = OrderedDict()
+        self._refused = 0
+        self._told_at = -_REFUSED_SECONDS
 
-    def who(self, authorization: str | None, cookie: str | None) -> Who:
-        """Return who asks by what a request shows. Raises ProblemError, 401."""
+    def who(self, authorization: str | None, cookie: str | None, address: str) -> Who:
+        """Return who asks by what a request shows; `address`: where it is from. Raises
+        ProblemError, 401."""
         uid = PEER.get()
         if uid is not None:
             return Who(f"uid {uid}", "unix")
@@ -41,26 +46,38 @@ class Doorkeeper:
             return Who(found.name, "token", found.vms)
         if self._insecure and not authorization:
             return Who("anybody", "insecure")
-        raise ProblemError(
-            401,
-            "this token is not known" if authorization else "a token is needed",
-            {"WWW-Authenticate": "Bearer"},
-        )
+        if authorization:
+            raise self._refuse(address)
+        raise ProblemError(401, "a token is needed", _CHALLENGE)
 
-    def begin(self, token: str) -> tuple[str, Who]:
+    def begin(self, token: str, address: str) -> tuple[str, Who]:
         """Begin a session; return its id. Raises ProblemError, 401."""
         found = self._tokens.find(token) if self._tokens is not None else None
         if found is None:
-            raise ProblemError(401, "this token is not known", {"WWW-Authenticate": "Bearer"})
+            raise self._refuse(address)
         made = secrets.token_urlsafe(32)
         self._sessions[digest(made)] = found.sha256, time.monotonic() + SESSION_SECONDS
-        while len(self._sessions) > _MAX_SESSIONS:
-            self._sessions.popitem(last=False)
+        own = [key for key, (sha256, _) in self._sessions.items() if sha256 == found.sha256]
+        for oldest in own[:-_MAX_SESSIONS]:
+            del self._sessions[oldest]
+        audit.note_visit(found.name, "sign in", address)
         return made, Who(found.name, "token", found.vms)
 
-    def end(self, cookie: str | None) -> None:
+    def end(self, cookie: str | None, address: str) -> None:
         """End a session, if there is one."""
+        found = self._by_cookie(cookie)
         self._sessions.pop(digest(_session_in(cookie)), None)
+        if found is not None:
+            audit.note_visit(found.name, "sign out", address)
+
+    def _refuse(self, address: str) -> ProblemError:
+        """Return what a token that is not known is answered. Who tries many fills no log."""
+        self._refused += 1
+        if time.monotonic() - self._told_at >= _REFUSED_SECONDS:
+            times = f" {self._refused} times" if self._refused > 1 else ""
+            audit.note_visit("nobody", f"token refused{times}", address)
+            self._refused, self._told_at = 0, time.monotonic()
+        return ProblemError(401, "this token is not known", _CHALLENGE)
 
     def _by_header(self, authorization: str) -> Token | None:
         scheme, _, token = authorization.partition(" ")
@@ -76,8 +93,10 @@ class Doorkeeper:
 
 
 def _session_in(cookie: str | None) -> str:
-    try:
-        morsel = SimpleCookie(cookie or "").get(COOKIE)
-    except CookieError:
-        return ""
-    return morsel.value if morsel is not None else ""
+    """Return the session's pair of a Cookie header, whatever others hold: a browser sends with ours
+    the cookies of every site of the host, and a parser of all of them gives up at an odd one."""
+    for pair in (cookie or "").split(";"):
+        name, _, value = pair.partition("=")
+        if name.strip() == COOKIE:
+            return value.strip()
+    return ""

@@ -1,16 +1,15 @@
 """Answers whose body is made while they are sent.
 
-Owns their end: the maker is cancelled when the client leaves; a maker that fails ends the
-connection before the answer is complete, so that nobody takes it for whole.
+Owns their end: a maker that fails ends the connection before the answer is complete, so that nobody
+takes it for whole.
 
-Concurrency: writing waits for the client, so a slow one holds up only its own answer.
+Concurrency: writing waits for the client, so a slow one holds up only its own answer. The maker is
+cancelled when the client leaves (exchange.py).
 """
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 
-import trio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -53,11 +52,7 @@ class Streamed(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            with trio.CancelScope() as answering:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_watch, receive, answering)
-                    await self._answer(scope, send)
-                    nursery.cancel_scope.cancel()
+            await self._answer(scope, send)
         finally:
             if self._limit is not None:
                 self._limit.give_back()
@@ -87,11 +82,3 @@ class Streamed(Response):
                 log.exception("unexpected error in an answer to %s", scope["path"])
                 return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _watch(receive: Receive, answering: trio.CancelScope) -> None:
-    """End the answer when the client has left."""
-    with suppress(ProblemError):  # a body that nobody asked for, and that does not end
-        while (await receive())["type"] != "http.disconnect":
-            pass
-    answering.cancel()

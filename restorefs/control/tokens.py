@@ -35,7 +35,7 @@ class Token:
 
 def digest(token: str) -> str:
     """Return the hash by which a token is known."""
-    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def read(path: Path) -> list[Token]:
@@ -58,12 +58,20 @@ def read(path: Path) -> list[Token]:
 
 def _token(said: Any) -> Token:
     vms = said["vms"]
+    if vms is not None and not isinstance(vms, list):  # a text would be taken letter by letter
+        raise TypeError("vms is neither null nor a list")
     return Token(
-        name=str(said["name"]),
-        sha256=str(said["sha256"]),
-        vms=None if vms is None else tuple(str(each) for each in vms),
-        created_at=str(said["created_at"]),
+        name=_text(said["name"]),
+        sha256=_text(said["sha256"]),
+        vms=None if vms is None else tuple(map(_text, vms)),
+        created_at=_text(said["created_at"]),
     )
+
+
+def _text(said: object) -> str:
+    if not isinstance(said, str):
+        raise TypeError(f"{said!r} is not text")
+    return said
 
 
 def add(path: Path, name: str, vms: Sequence[str] | None) -> str:

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from starlette.requests import Request
+from starlette.types import Scope
 
 from restorefs.control.problems import ProblemError
 
@@ -38,6 +39,12 @@ def who_asks(request: Request) -> Who:
     found = request.scope[KEY]
     assert isinstance(found, Who)
     return found
+
+
+def address_of(scope: Scope) -> str:
+    """Return where a request comes from, for people."""
+    client = scope.get("client")
+    return str(client[0]) if client else "the unix socket"
 
 
 def require_all(request: Request) -> None:

@@ -98,6 +98,8 @@ def test_a_browsers_session(sample: Sample, tmp_path: Path) -> None:
         refused = browser.post("/api/v1/session", json={"token": "rfs_wrong"})
         assert found.problem(refused)[0] == 401
         assert found.problem(browser.post("/api/v1/session", json={}))[0] == 401
+        no_text = b'{"token": "\\ud800"}'
+        assert found.problem(browser.post("/api/v1/session", content=no_text))[0] == 401
         begun = browser.post("/api/v1/session", json={"token": found.token})
         assert begun.json() == {"name": "gui", "kind": "token", "vms": None}
         cookie = begun.headers["set-cookie"].lower()
@@ -105,10 +107,30 @@ def test_a_browsers_session(sample: Sample, tmp_path: Path) -> None:
         assert "samesite=strict" in cookie
         assert browser.get("/api/v1/status").status_code == 200
         kept = dict(browser.cookies)
+        (ours,) = (f"{name}={value}" for name, value in kept.items())
+        for others in ('a={"x":1}; %s', "a=[b c]; %s; d", "%s; =;;", "xrestorefs_session=1; %s"):
+            with found.as_token(None) as same:
+                headers = {"Cookie": others % ours}
+                assert same.get("/api/v1/status", headers=headers).status_code == 200, others
         assert browser.delete("/api/v1/session").json() == {"ended": True}
         assert browser.get("/api/v1/status").status_code == 401
         with httpx.Client(base_url=found.url, cookies=kept) as stolen:
             assert stolen.get("/api/v1/status").status_code == 401
+        found.daemon.wait_logged(r"INFO audit: nobody: token refused.*, from 127\.0\.0\.1$")
+        for what in ("sign in", "sign out"):
+            found.daemon.wait_logged(rf"INFO audit: gui: {what}, from 127\.0\.0\.1$")
+
+
+def test_nobody_signs_out_who_has_another_token(sample: Sample, tmp_path: Path) -> None:
+    file = tmp_path / "tokens.json"
+    with api(tmp_path, "--images", sample.repository) as found, found.as_token(None) as browser:
+        browser.post("/api/v1/session", json={"token": found.token})
+        greedy = {"token": make_token(file, "greedy")}
+        with found.as_token(None) as other:
+            for _ in range(1100):
+                assert other.post("/api/v1/session", json=greedy).status_code == 200
+                other.cookies.clear()
+        assert browser.get("/api/v1/session").json()["name"] == "gui"
 
 
 def test_host_and_origin(sample: Sample, tmp_path: Path) -> None:
@@ -129,8 +151,15 @@ def test_host_and_origin(sample: Sample, tmp_path: Path) -> None:
 
         assert post() == 200
         assert post(Origin=found.url) == 200
-        for origin in ("null", "http://evil.example.org", f"http://127.0.0.1:{port}.evil.org"):
+        evil = "http://evil.example.org"
+        for origin in ("null", evil, f"http://127.0.0.1:{port}.evil.org", "http://["):
             assert post(Origin=origin) == 403, origin
+            assert get(Origin=origin) == 403, origin
+        fetched = {"same-origin": 200, "none": 200, "same-site": 403, "cross-site": 403}
+        for site, status in fetched.items():
+            assert get(**{"Sec-Fetch-Site": site}) == status, site
+            followed = found.client.get("/", headers={"Sec-Fetch-Site": site, "Origin": evil})
+            assert followed.status_code == 200, "whoever links to the page"
         answer = found.client.get("/api/v1/status")
         assert answer.headers["content-security-policy"].startswith("default-src 'none'")
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -248,6 +277,19 @@ def test_as_another_user(sample: Sample, tmp_path: Path) -> None:
         place.remove()
 
 
+def test_what_is_open_to_everybody(sample: Sample, tmp_path: Path) -> None:
+    """And nothing else is, whatever it may be."""
+    with api(tmp_path, "--images", sample.repository) as found, found.as_token(None) as nobody:
+        for path in ("/", "/main.js", "/healthz", "/api/v1/openapi.json"):
+            assert nobody.get(path).status_code == 200, path
+        for path in ("/metrics", "/api/v1/status", "/main.js", "/healthz", "/api/v1/session"):
+            for odd in ("%0A", "/", "%00", "%20"):
+                assert found.problem(nobody.get(path + odd))[0] == 401, path + odd
+                assert found.problem(found.client.get(path + odd))[0] == 404, path + odd
+        long = f"/api/v1/backups/{sample.full}/disks/{'1' * 5000}/attachment"
+        assert found.problem(found.client.put(long))[0] == 404
+
+
 # What is not a browser's
 
 
@@ -276,11 +318,11 @@ def test_what_is_not_http(sample: Sample, tmp_path: Path) -> None:
         assert found.get("/status")["backups"] == 3
 
 
-def test_http2_is_refused(sample: Sample, tmp_path: Path) -> None:
+def test_http2_is_not_spoken(sample: Sample, tmp_path: Path) -> None:
     with api(tmp_path, "--images", sample.repository) as found:
-        for option in ("--http2", "--http2-prior-knowledge"):
-            said = found.curl(option, "-o", "/dev/null", "-w", "%{http_code}", "/api/v1/status")
-            assert said.stdout == b"505"
+        words = ("-o", "/dev/null", "-w", "%{http_version} %{http_code}", "/api/v1/status")
+        assert found.curl("--http2", *words).stdout == b"1.1 200"
+        assert found.curl("--http2-prior-knowledge", *words, check=False).returncode != 0
         assert found.get("/status")["backups"] == 3
 
 

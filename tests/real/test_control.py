@@ -33,7 +33,7 @@ MIB = 1 << 20
 CREATED = datetime(2025, 10, 8, 18, 24, 31, tzinfo=UTC)
 LINUX = "0FC63DAF-8483-4772-8E79-3D69D8477DE4"
 SWAP = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F"
-ODD = "a/b c%2F?#ü"
+ODD = "a/b\n c%2F?#ü"
 
 
 @pytest.fixture(autouse=True)
