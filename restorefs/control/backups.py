@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from restorefs.catalog.records import BackupRecord, DiskRecord
+from restorefs.control import audit
 from restorefs.control.disks import backup_in_path, disk_of, visible
 from restorefs.control.problems import JsonResponse
 from restorefs.control.query import Query, paged
@@ -71,6 +72,7 @@ class Backups:
         for record in backup.disks:
             try:
                 async with self._pool.use(record) as attached:
+                    audit.note(who_asks(request), "volumes", record)
                     disks.append(describe_disk(record, attached, self._failure(record)))
             except RestoreError as error:
                 disks.append(describe_disk(record, None, str(error)))
@@ -79,11 +81,14 @@ class Backups:
     async def attach(self, request: Request) -> Response:
         record = self._disk(request)
         async with self._pool.use(record) as attached:
+            audit.note(who_asks(request), "attach", record)
             return JsonResponse(describe_disk(record, attached, self._failure(record)))
 
     async def detach(self, request: Request) -> Response:
         record = self._disk(request)
+        who = who_asks(request)
         detached = await self._pool.detach(record.id, "asked to")
+        audit.note(who, "detach", record)
         return JsonResponse(
             {
                 "backup_id": record.backup_id,

@@ -44,7 +44,7 @@ class Restore:
             known = ", ".join(str(disk.disk_index) for disk in backup.disks)
             raise ProblemError(422, f"disk_index {index}: {backup.id} has the disks {known}")
         async with self._pool.use(record) as disk:
-            self._mounts.add(record)
+            self._mounts.add(who, record)
             audit.note(who, "mount", record)
             return JsonResponse(self._describe(disk))
 
@@ -62,8 +62,7 @@ class Restore:
         Query(request)
         who = who_asks(request)
         record = self._mounts.find(who, request.path_params["mount_id"])
-        self._mounts.remove(record)
-        await self._pool.detach(record.id, f"{who.name} unmounted it")
+        await self._mounts.remove(who, record)
         audit.note(who, "unmount", record)
         return JsonResponse({"mount_id": request.path_params["mount_id"], "status": "unmounted"})
 

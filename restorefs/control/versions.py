@@ -93,7 +93,7 @@ class Versions:
         backups.sort(key=lambda each: (each.created_at or _EARLIEST, each.id), reverse=True)
         page, offset = paged(backups, query, _MOST, _DEFAULT)
         looked_at = backups[offset : offset + len(page) + 1]  # the last one's neighbour, too
-        self._limits.searches.take()
+        self._limits.versions.take()
         try:
             found = [_Found(backup) for backup in looked_at]
             slots = trio.Semaphore(_AT_ONCE)
@@ -105,11 +105,11 @@ class Versions:
                 for newer, older in pairwise(holding):
                     nursery.start_soon(self._compare, newer, older, slots)
         finally:
-            self._limits.searches.give_back()
+            self._limits.versions.give_back()
         found = found[: len(page)]
         versions = [each.version for each in found if each.version is not None]
         for version in versions:
-            self._mounts.add(version.record)
+            self._mounts.add(who, version.record)
             audit.note(who, "versions", version.record, version.place.shown)
         return JsonResponse(
             {

@@ -5,8 +5,11 @@ import os
 import shutil
 import socket
 import ssl
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from os import POSIX_FADV_DONTNEED, posix_fadvise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -91,6 +94,49 @@ def test_a_limited_token_sees_nothing_of_others(sample: Sample, tmp_path: Path) 
                 assert limited.problem(client.request(method, path))[0] == 403
             found.daemon.wait_logged(rf"audit: limited: mount {sample.full}/disk0")
         assert f"{sample.other}/disk0" in found.daemon.attached(), "nobody let it go"
+
+
+def test_nobody_unmounts_what_others_have(sample: Sample, tmp_path: Path) -> None:
+    disk = f"{sample.full}/disk1"
+    with api(tmp_path, "--images", sample.repository) as found:
+        mount = found.mount(sample.full, 1)
+        other = Api(found.daemon, make_token(tmp_path / "tokens.json", "other"))
+        with other.client, other.as_token(None) as nobody:
+            assert other.mount(sample.full, 1) == mount
+            server = found.daemon.attached()[disk]["qemu_nbd_pid"]
+
+            def unmount(client: httpx.Client) -> int:
+                return client.delete(f"/api/v1/restore/{mount}").status_code
+
+            assert unmount(nobody) == 401
+            assert unmount(other.client) == 200
+            assert (unmount(other.client), other.raw(mount, "files").status_code) == (404, 404)
+            assert found.raw(mount, "files").status_code == 200
+            assert found.daemon.attached()[disk]["qemu_nbd_pid"] == server
+
+            big = found.daemon.backups / sample.full / "disk1" / "big"
+            with big.open("rb") as file, ThreadPoolExecutor(1) as threads:
+                posix_fadvise(file.fileno(), 0, 0, POSIX_FADV_DONTNEED)
+                with found.daemon.server(disk).stopped():
+                    reading = threads.submit(file.read)
+                    found.daemon.wait_under_way(disk)
+                    assert unmount(found.client) == 200, "at once, and cutting off nobody"
+                assert reading.result() == (sample.sources.data / "big").read_bytes()
+            assert found.daemon.attached()[disk]["qemu_nbd_pid"] == server
+
+            assert found.mount(sample.full, 1) == mount
+            assert unmount(found.client) == 200
+            assert disk not in found.daemon.attached(), "the last one has gone"
+
+
+def test_what_attaches_is_in_the_audit_log(sample: Sample, tmp_path: Path) -> None:
+    with api(tmp_path, "--images", sample.repository) as found:
+        attachment = f"/api/v1/backups/{sample.full}/disks/1/attachment"
+        assert found.client.put(attachment).json()["disk_index"] == 1
+        assert found.client.delete(attachment).json()["detached"]
+        found.get(f"/backups/{sample.full}/volumes")
+        for what in ("attach", "detach", "volumes"):
+            found.daemon.wait_logged(rf"INFO audit: gui: {what} {sample.full}/disk1$")
 
 
 def test_a_browsers_session(sample: Sample, tmp_path: Path) -> None:
@@ -228,6 +274,20 @@ def test_a_file_of_tokens_that_others_may_read(sample: Sample, place: Place) -> 
         *("--listen", ":0", "--token-file", file, place.mountpoint),
     )
     assert (done.code, "chmod 600" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"vms": "web*"}, {"vms": [1]}, {"vms": {}}, {"name": 1}, {"sha256": None}]
+)
+def test_a_file_of_tokens_that_says_something_else(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    """A text of patterns would be taken letter by letter, and a star sees every VM."""
+    file = tmp_path / "tokens.json"
+    make_token(file, "limited", "web*")
+    told = json.loads(file.read_text())
+    told["tokens"][0] |= wrong
+    file.write_text(json.dumps(told))
+    done = restorefs("token", "list", "--file", file)
+    assert (done.code, "not a file of tokens" in done.err) == (2, True), done.err
 
 
 def test_insecure_and_ipv6(sample: Sample) -> None:
