@@ -1,14 +1,17 @@
 """The calls about one mount's files: listing, download, preview.
 
 Owns these calls' headers: ranges, ETags, and names that are safe in a header.
+
+Concurrency: a folder's rows are written as JSON step by step (listing.py) while they are sent, so
+that many entries hold up nobody, and are never there as a whole.
 """
 
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping
 from email.utils import formatdate, parsedate_to_datetime
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from urllib.parse import quote
 
 import trio
@@ -18,7 +21,7 @@ from starlette.responses import Response
 from restorefs.catalog.records import DiskRecord
 from restorefs.control import audit
 from restorefs.control.limits import Limits
-from restorefs.control.listing import SORTS, Listings, containing, first_beginning
+from restorefs.control.listing import SORTS, Listings, Steps
 from restorefs.control.metrics import ApiFigures
 from restorefs.control.mounts import Mounts
 from restorefs.control.paths import Paths, Place
@@ -31,11 +34,12 @@ from restorefs.control.who import who_asks
 from restorefs.errors import DamagedError, IsAFolderError, RestoreError
 from restorefs.tree.tree import Tree
 
-T = TypeVar("T")
 PIECE = 1 << 20
 _MAX_TEXT = 1 << 20
 _MAX_IMAGE = 32 << 20
-_SMALL = 1000  # rows that are written as JSON in the loop
+_SMALL = 1000  # rows that are written as JSON at once
+_BATCH = 500
+_LARGE = 10_000  # rows: an answer with more is one of few
 _MAX_FOLLOWED = 1000  # links of one page
 SANDBOX = "sandbox; default-src 'none'"
 
@@ -51,7 +55,8 @@ class Files:
         self._mounts = mounts
         self._limits = limits
         self._figures = figures
-        self._listings = Listings(tree)
+        self._steps = Steps()
+        self._listings = Listings(tree, self._steps)
 
     # --- listing ------------------------------------------------------------------------------
 
@@ -66,30 +71,43 @@ class Files:
         rows = await self._listings.rows(entry.node, entry.generation, sort, first)
         found = {}
         if part := query.text("q"):
-            rows = await _looked_through(containing, rows, part)
+            rows = await self._listings.containing(rows, part)
         if beginning := query.text("find"):
-            found["found"] = await _looked_through(first_beginning, rows, beginning)
-        shown = rows[offset : offset + limit]
-        links = await self._links(record, place, shown)
+            found["found"] = await self._listings.first_beginning(rows, beginning)
+        shown = range(*slice(offset, offset + limit).indices(len(rows)))
+        links = await self._links(record, place, (rows[index] for index in shown))
+        about = {
+            "mount_id": request.path_params["mount_id"],
+            "path": place.shown,
+            "total_count": len(rows),
+            "offset": offset,
+        } | found
 
-        def render() -> bytes:
+        def render(some: range) -> bytes:
+            rendered = (rows[index] for index in some)
             return as_json(
-                {
-                    "mount_id": request.path_params["mount_id"],
-                    "path": place.shown,
-                    "files": [describe(row, place.path) | links.get(row.name, {}) for row in shown],
-                    "total_count": len(rows),
-                    "offset": offset,
-                }
-                | found
+                [describe(row, place.path) | links.get(row.name, {}) for row in rendered]
             )
 
-        small = len(shown) <= _SMALL
-        body = render() if small else await trio.to_thread.run_sync(render)
-        return Response(body, media_type="application/json")
+        if len(shown) <= _SMALL:
+            body = as_json(about)[:-1] + b',"files":' + render(shown) + b"}"
+            return Response(body, media_type="application/json")
+
+        async def make(write: Write) -> None:
+            before = as_json(about)[:-1] + b',"files":['
+            for start in range(0, len(shown), _BATCH):
+                piece = await self._steps.one(render, shown[start : start + _BATCH])
+                await write(before + piece[1:-1])
+                before = b","
+            await write(b"]}")
+
+        place_of = self._limits.listings if len(shown) > _LARGE else None
+        if place_of is not None:
+            place_of.take()
+        return Streamed(make, {"Content-Type": "application/json"}, limit=place_of)
 
     async def _links(
-        self, record: DiskRecord, place: Place, rows: Sequence[Row]
+        self, record: DiskRecord, place: Place, rows: Iterable[Row]
     ) -> dict[bytes, Json]:
         """Return what to tell of the links among some rows."""
         found: dict[bytes, Json] = {}
@@ -106,6 +124,7 @@ class Files:
             except (RestoreError, ProblemError):
                 pass  # it leads nowhere, or nobody can tell
             found[row.name] = told
+            await trio.lowlevel.checkpoint()
         return found
 
     # --- one file -----------------------------------------------------------------------------
@@ -143,26 +162,64 @@ class Files:
         }
         first = await self._piece(place, start, end) if request.method != "HEAD" else b""
 
-        async def make(write: Write) -> None:
-            position = start
-            piece = first
-            while True:
-                position += len(piece)
-                await write(piece)
-                if position >= end:
-                    return
-                piece = await self._piece(place, position, end)
-
-        self._limits.downloads.take()
+        answer = self._streamed(place, first, start + len(first), end, headers, status)
         if request.method == "GET":
             audit.note(who_asks(request), "download", record, _shown(place, start, end))
-        return Streamed(
-            make,
-            headers,
-            status=status,
-            limit=self._limits.downloads,
-            count=self._figures.count_bytes,
-        )
+        return answer
+
+    async def preview(self, request: Request) -> Response:
+        query = Query(request, "path")
+        record = self._record(request)
+        place = await self._file(record, query.needed("path"))
+        attributes = place.entry.attributes
+        assert attributes is not None
+        size = attributes.size
+        first = await self._piece(place, 0, min(size, _MAX_TEXT))
+        kind = told_by(first)
+        if kind is None or (kind is not Kind.TEXT and size > _MAX_IMAGE):
+            raise ProblemError(415, "neither text nor an image that can be shown; download it")
+        position = len(first)
+        end = position if kind is Kind.TEXT else size
+        if kind is Kind.TEXT:
+            first = text_of(first).encode()
+        headers = {
+            "Content-Type": kind.value,
+            "Content-Length": str(len(first) + end - position),
+            "Content-Security-Policy": SANDBOX,
+            "Cache-Control": "private, no-cache",
+            "Content-Disposition": "inline",
+            "X-Frame-Options": "SAMEORIGIN",
+            "ETag": etag(record.id, record.generation, place.entry.node, attributes),
+        }
+        if end < size:
+            headers["X-Truncated"] = "true"
+        answer = self._streamed(place, first, position, end, headers)
+        if request.method == "GET":
+            audit.note(who_asks(request), "preview", record, _shown(place, 0, end))
+        return answer
+
+    def _streamed(
+        self,
+        place: Place,
+        first: bytes,
+        position: int,
+        end: int,
+        headers: Mapping[str, str],
+        status: int = 200,
+    ) -> Response:
+        """Return an answer of a first piece and then a file's content from a position on."""
+
+        async def make(write: Write) -> None:
+            piece, sent = first, position
+            await write(piece)
+            while sent < end:
+                piece = await self._piece(place, sent, end)
+                await write(piece)
+                sent += len(piece)
+
+        limit = self._limits.downloads
+        limit.take()
+        return Streamed(make, headers, status=status, limit=limit, count=self._figures.count_bytes)
 
     async def _piece(self, place: Place, start: int, end: int) -> bytes:
         """Return the next bytes, up to a whole MiB of the file: those are one slot of the cache."""
@@ -173,42 +230,6 @@ class Files:
         if len(data) != length:
             raise DamagedError(f"the file ends after {start + len(data)} bytes, before its size")
         return data
-
-    async def preview(self, request: Request) -> Response:
-        query = Query(request, "path")
-        record = self._record(request)
-        place = await self._file(record, query.needed("path"))
-        attributes = place.entry.attributes
-        assert attributes is not None
-        size = attributes.size
-        head = await self._piece(place, 0, min(size, _MAX_TEXT))
-        kind = told_by(head)
-        headers = {
-            "Content-Security-Policy": SANDBOX,
-            "Cache-Control": "private, no-cache",
-            "Content-Disposition": "inline",
-            "X-Frame-Options": "SAMEORIGIN",
-            "ETag": etag(record.id, record.generation, place.entry.node, attributes),
-        }
-        if kind is None or (kind is not Kind.TEXT and size > _MAX_IMAGE):
-            raise ProblemError(415, "neither text nor an image that can be shown; download it")
-        body = bytearray(head)
-        if kind is Kind.TEXT:
-            if size > len(head):
-                headers["X-Truncated"] = "true"
-            content = text_of(head).encode()
-        else:
-            self._limits.downloads.take()
-            try:
-                while len(body) < size:
-                    body += await self._piece(place, len(body), size)
-            finally:
-                self._limits.downloads.give_back()
-            content = bytes(body)
-        audit.note(who_asks(request), "preview", record, _shown(place, 0, len(body)))
-        self._figures.count_bytes(len(content))
-        headers["Content-Type"] = kind.value
-        return Response(content, headers=headers)
 
     async def _file(self, record: DiskRecord, path: str) -> Place:
         place = await self._paths.find(record, path)
@@ -227,15 +248,6 @@ class Range(NamedTuple):
 
     start: int
     end: int
-
-
-async def _looked_through(
-    look: Callable[[Sequence[Row], str], T], rows: Sequence[Row], text: str
-) -> T:
-    """Look through the names of a folder, which must not hold up the loop."""
-    if len(rows) <= _SMALL:
-        return look(rows, text)
-    return await trio.to_thread.run_sync(look, rows, text)
 
 
 def _range(asked: str, size: int) -> Range | None:

@@ -1,16 +1,20 @@
 """Folders, sorted and in pages.
 
-Owns that a folder of 100,000 entries is read and sorted once for all of its pages, and that
-neither holds up the loop. What a guest holds never changes, so a listing is kept under the
-disk's generation; what is kept is bounded.
+Owns that a folder of 100,000 entries is read and sorted once for all of its pages. What a guest
+holds never changes, so a listing is kept under the disk's generation; what is kept is bounded.
+
+Concurrency: what goes through very many entries does so in steps of a few milliseconds, one step of
+all such work at each turn of the loop. A thread would do worse: it takes Python from the loop at
+every one of the loop's system calls.
 """
 
+import heapq
 import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import trio
 
@@ -19,30 +23,38 @@ from restorefs.tree.nodeid import NodeId, is_above
 from restorefs.tree.tree import Tree
 
 SORTS = ("name", "-name", "size", "-size", "time", "-time", "type", "-type")
+T = TypeVar("T")
 _MAX_KEPT = 200_000
-_SMALL = 2000  # rows that are sorted in the loop
+_STEP = 1000  # rows
 
 _Key = tuple[NodeId, int, str, bool]
 
 
-def containing(rows: Sequence[Row], part: str) -> Sequence[Row]:
-    """Return the rows whose name contains a text, in any case."""
-    wanted = part.lower()
-    return [row for row in rows if wanted in os.fsdecode(row.name).lower()]
+class Steps:
+    """What takes long, step by step."""
 
+    def __init__(self) -> None:
+        self._turn = trio.Lock()
 
-def first_beginning(rows: Sequence[Row], beginning: str) -> int | None:
-    """Return which row is the first whose name begins so, in any case."""
-    wanted = beginning.lower()
-    names = (os.fsdecode(row.name).lower() for row in rows)
-    return next((index for index, name in enumerate(names) if name.startswith(wanted)), None)
+    async def each(self, rows: Sequence[Row], step: Callable[[Sequence[Row]], T]) -> list[T]:
+        """Return what a step makes of each part of some rows."""
+        return [
+            await self.one(step, rows[start : start + _STEP])
+            for start in range(0, len(rows), _STEP)
+        ]
+
+    async def one(self, step: Callable[..., T], *args: Any) -> T:
+        """Do one step when it is its turn."""
+        async with self._turn:
+            return step(*args)
 
 
 class Listings:
     """The folders that were listed last."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, steps: Steps) -> None:
         self._tree = tree
+        self._steps = steps
         self._kept: OrderedDict[_Key, Sequence[Row]] = OrderedDict()
 
     async def rows(
@@ -54,11 +66,40 @@ class Listings:
         if found is not None:
             self._kept.move_to_end(key)
             return found
-        rows = await read_all(self._tree, folder)
-        make = partial(sorted, rows, key=_order(sort, folders_first), reverse=False)
-        found = make() if len(rows) <= _SMALL else await trio.to_thread.run_sync(make)
+        in_another_order = (rows for kept, rows in self._kept.items() if kept[:2] == key[:2])
+        rows = next(in_another_order, None)
+        if rows is None:
+            rows = await read_all(self._tree, folder)
+        found = await self._sorted(rows, _order(sort, folders_first))
         if not is_above(folder):  # a disk's folder may come to be another's
             self._keep(key, found)
+        return found
+
+    async def containing(self, rows: Sequence[Row], part: str) -> Sequence[Row]:
+        """Return the rows whose name contains a text, in any case."""
+        wanted = part.lower()
+
+        def step(some: Sequence[Row]) -> list[Row]:
+            return [row for row in some if wanted in os.fsdecode(row.name).lower()]
+
+        return [row for found in await self._steps.each(rows, step) for row in found]
+
+    async def first_beginning(self, rows: Sequence[Row], beginning: str) -> int | None:
+        """Return which row is the first whose name begins so, in any case."""
+        wanted = beginning.lower()
+
+        def step(some: Sequence[Row]) -> list[bool]:
+            return [os.fsdecode(row.name).lower().startswith(wanted) for row in some]
+
+        found = (each for some in await self._steps.each(rows, step) for each in some)
+        return next((index for index, begins in enumerate(found) if begins), None)
+
+    async def _sorted(self, rows: Sequence[Row], order: Callable[[Row], Any]) -> Sequence[Row]:
+        parts = await self._steps.each(rows, lambda some: sorted(some, key=order))
+        merged = heapq.merge(*parts, key=order)
+        found: list[Row] = []
+        while some := await self._steps.one(lambda: list(islice(merged, _STEP))):
+            found += some
         return found
 
     def _keep(self, key: _Key, rows: Sequence[Row]) -> None:
