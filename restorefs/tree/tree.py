@@ -159,8 +159,10 @@ class Tree:
             inode = await filesystem.lookup(guest_node.inode, b"..")
             return self._encode(disk, guest_node.volume, inode, filesystem.root)
 
-    async def readdir(self, node: NodeId, cookie: int = 0) -> Batch:
-        """Return a folder's next entries behind the one whose cookie is given."""
+    async def readdir(self, node: NodeId, cookie: int = 0, *, stand_ins: bool = True) -> Batch:
+        """Return a folder's next entries behind the one whose cookie is given. `stand_ins`: what
+        cannot be read has attributes all the same, where the presentation says so; only for those
+        who have no other way to say of a name that it cannot be read."""
         if is_above(node):
             above = self._above(node)
             if above.disk is None:
@@ -171,12 +173,12 @@ class Tree:
                     found = Batch(items, complete=True)
                 else:
                     where = GuestNode(above.disk.id, WHOLE_DISK_INDEX, VOLUME_FOLDER)
-                    found = await self._list_guest(disk, where, cookie)
+                    found = await self._list_guest(disk, where, cookie, stand_ins)
                 fleeting = [item._replace(entry=_fleeting(item.entry)) for item in found.items]
                 return Batch(fleeting, found.complete)
         record, guest_node = self._guest_node(node)
         async with self._pool.use(record) as disk:
-            return await self._list_guest(disk, guest_node, cookie)
+            return await self._list_guest(disk, guest_node, cookie, stand_ins)
 
     async def readlink(self, node: NodeId) -> bytes:
         """Return a link's target as it is stored."""
@@ -432,7 +434,9 @@ class Tree:
         shown_kind = stat.S_IFDIR if kind == stat.S_IFDIR else stat.S_IFREG
         return Attributes(inode, shown_kind, 1, *self._owner, 0, 1, 0, 0, 0, 0)
 
-    async def _list_guest(self, disk: AttachedDisk, where: GuestNode, start: int) -> Batch:
+    async def _list_guest(
+        self, disk: AttachedDisk, where: GuestNode, start: int, stand_ins: bool
+    ) -> Batch:
         filesystem = (await disk.guest(where.volume)).filesystem
         listing = await filesystem.readdir(_inode(where, filesystem.root), start)
         self._require_current(disk)
@@ -440,7 +444,7 @@ class Tree:
         base = self._ids.base(disk_id, volume)
         encode, overrides = self._ids.encode, self._presentation.overrides
         show, renames = self._presentation.attributes, self._presentation.renames
-        stands_in = self._presentation.stands_in
+        stands_in = stand_ins and self._presentation.stands_in
         generation = disk.generation
         new = tuple.__new__  # not Listed(...): this is the innermost loop of every listing
         items: list[Listed] = []
