@@ -5,7 +5,9 @@ names for each level, a piece of content, and the pieces under way. Nothing is w
 
 What cannot be read is never left out silently. A file whose first MiB cannot be read is not in the
 archive, and named in its last entry, RESTOREFS-ERRORS.txt; one that fails later ends the
-archive there, for its size was promised. Must not know the formats.
+archive there, for its size was promised. An archive that is not to be taken for a whole one is cut
+off before its end, for not every way it may be sent tells that of a broken connection: HTTP/1.0 has
+no other sign of an end. Must not know the formats.
 
 Concurrency: one task reads and one compresses and sends, with few pieces between them; both end
 when the client leaves.
@@ -125,12 +127,18 @@ class _Archive:
                 async for piece in self._receive:
                     if encoded := await self._packer.encode(piece):
                         await self._write(encoded)
+        packer = self._packer
+        whole = not broken and self._to_be_whole
+        if encoded := packer.encode_end() if whole else packer.encode_cut():
+            await self._write(encoded)
         if broken:
             raise broken[0]
-        if encoded := self._packer.encode_end():
-            await self._write(encoded)
-        if self._failed and self._abort:
+        if not whole:
             raise BrokenOffError
+
+    @property
+    def _to_be_whole(self) -> bool:
+        return not (self._failed and self._abort)
 
     async def _pack(self, tops: dict[bytes, Place], broken: list[RestoreError]) -> None:
         async with self._send:
@@ -139,10 +147,11 @@ class _Archive:
                     await self._add_tree(name, place)
                 if self._failed:
                     await self._add_errors()
-                await self._packer.finish()
-                await self._flush()
+                if self._to_be_whole:
+                    await self._packer.finish()
             except RestoreError as error:
                 broken.append(error)
+            await self._flush()
 
     async def _put(self, piece: bytes) -> None:
         """Gather what is put: who compresses and sends gets pieces of a MiB."""

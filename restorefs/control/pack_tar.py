@@ -18,6 +18,7 @@ from restorefs.control.packing import Member, Packer, Put
 
 _LEVEL = 3
 _END = bytes(2 * tarfile.BLOCKSIZE)
+_TORN = b"this archive is not complete"
 _TYPES = {
     stat.S_IFREG: tarfile.REGTYPE,
     stat.S_IFDIR: tarfile.DIRTYPE,
@@ -76,3 +77,9 @@ class TarPacker(Packer):
 
     def encode_end(self) -> bytes:
         return self._compressor.flush()
+
+    def encode_cut(self) -> bytes:
+        # Half a header, and of a second frame no more than its begin: neither tar nor zstd takes
+        # that for an end. They give out all in front of it, which zstd does of whole frames only.
+        torn = self._compressor.compress(_TORN)
+        return torn + self._compressor.flush() + zstandard.FRAME_HEADER

@@ -23,6 +23,7 @@ from restorefs.errors import UnsupportedError
 _LEVEL = 1
 _INLINE = 32 << 10  # bytes that are compressed in the loop
 _MAX_DIRECTORY = 256 << 20
+_DIRECTORY_SIGNATURE = b"PK\1\2"
 _LOCAL = struct.Struct("<4s5H3I2H")  # 4.3.7
 _DESCRIPTOR = struct.Struct("<4sIQQ")  # 4.3.9.2
 _CENTRAL = struct.Struct("<4s6H3I5H2I")  # 4.3.12
@@ -111,6 +112,10 @@ class ZipPacker(Packer):
             )
         )
 
+    def encode_cut(self) -> bytes:
+        # Who looks for members without the directory sees by this where the last one ends.
+        return _DIRECTORY_SIGNATURE
+
     def _note(self) -> None:
         """Write the member's record for the central directory."""
         found = self._member.attributes
@@ -123,7 +128,7 @@ class ZipPacker(Packer):
         dos = 0x10 if stat.S_ISDIR(found.mode) else 0
         self._directory += (
             _CENTRAL.pack(
-                *(b"PK\1\2", _MADE_ON_UNIX, _VERSION, self._flags, self._method),
+                *(_DIRECTORY_SIGNATURE, _MADE_ON_UNIX, _VERSION, self._flags, self._method),
                 *(*_dos_time(found.mtime_ns), self._crc, shown[0], shown[1]),
                 *(len(self._name), len(extra), 0, 0, 0),
                 *((found.mode & 0xFFFF) << 16 | dos, shown[2]),

@@ -23,7 +23,9 @@ class Packer(ABC):
     """Makes an archive, piece by piece; gives them to a `put`.
 
     For each member: begin(), data() as often as need be, end(). At the end: finish(). What was put
-    then goes through encode() in the order it came, which may be done while others are put.
+    then goes through encode() in the order it came, which may be done while others are put; behind
+    it comes encode_end(). An archive that is to be seen as an incomplete one, by whatever way it
+    came, has no finish(), and encode_cut() instead of encode_end().
     """
 
     media_type: ClassVar[str]
@@ -54,4 +56,8 @@ class Packer(ABC):
 
     def encode_end(self) -> bytes:
         """Return what is sent behind everything."""
+        return b""
+
+    def encode_cut(self) -> bytes:
+        """Return what is held back of what was put, where the archive is cut off behind it."""
         return b""
