@@ -14,7 +14,7 @@ from functools import partial
 import trio
 import zstandard
 
-from restorefs.control.packing import Member, Packer, Put
+from restorefs.control.packing import Member, Packer, Put, Share
 
 _LEVEL = 3
 _END = bytes(2 * tarfile.BLOCKSIZE)
@@ -36,7 +36,7 @@ class TarPacker(Packer):
     suffix = ".tar.zst"
     has_hard_links = True
 
-    def __init__(self, put: Put, threads: trio.CapacityLimiter) -> None:
+    def __init__(self, put: Put, threads: trio.CapacityLimiter, share: Share) -> None:
         self._put = put
         self._threads = threads
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()

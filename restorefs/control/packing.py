@@ -1,11 +1,15 @@
 """What an archive format is to whoever fills one.
 
-Owns the seam between archive.py, which walks folders, and the formats. Must not know either.
+Owns the seam between archive.py, which walks folders, and the formats, and what formats keep in
+memory until an archive's end. Must not know either side.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar, NamedTuple
+
+import trio
 
 from restorefs.guestfs.base import Attributes
 
@@ -17,6 +21,38 @@ class Member(NamedTuple):
 
     name: bytes
     attributes: Attributes
+
+
+class Room:
+    """The memory, in bytes, that all archives under way may keep until their end, together."""
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+    @contextmanager
+    def shared(self) -> "Iterator[Share]":
+        """Have a share of it, which grows by what is taken; it is given back at the end."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.left += share.taken
+
+
+class Share:
+    """What one archive has taken."""
+
+    def __init__(self, room: Room) -> None:
+        self.taken = 0
+        self._room = room
+
+    def take(self, size: int) -> bool:
+        """Take some more; say whether there is so much."""
+        if size > self._room.left:
+            return False
+        self._room.left -= size
+        self.taken += size
+        return True
 
 
 class Packer(ABC):
@@ -34,9 +70,14 @@ class Packer(ABC):
     """Whether a file with several names is stored once; begin() then gets them with `hard`."""
 
     @abstractmethod
+    def __init__(self, put: Put, threads: trio.CapacityLimiter, share: Share) -> None:
+        """`threads`: for what takes one; `share`: for what is kept until the end."""
+
+    @abstractmethod
     async def begin(self, member: Member, target: bytes = b"", hard: bool = False) -> None:
         """Begin a member, of which attributes.size bytes follow if it is a file. `target`: where a
-        link leads; `hard`: it is another name of the member `target`."""
+        link leads; `hard`: it is another name of the member `target`. Raises UnsupportedError,
+        and has put nothing then, for a member that the format cannot have."""
 
     @abstractmethod
     async def data(self, piece: bytes) -> None:

@@ -15,11 +15,12 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import httpx
 import pytest
 
-from tests.mounted.api import Api, api, lines_of, percent
+from tests.mounted.api import Api, api, lines_of, percent, run_bytes
 from tests.mounted.disks import MIB, Sample, ext, qcow2
 from tests.tools import require, run
 
@@ -32,6 +33,9 @@ NAMES = [
     "\u00fcmlaut \u202e.txt".encode(),
     b"percent%2e%2e",
     b"back\\slash",
+    b"back%5Cslash",
+    b"caf\xe9",
+    b"caf%E9",
     b" space ",
     b"x" * 255,
 ]
@@ -418,6 +422,11 @@ def test_a_folder_as_zip(odd: Api, odd_tree: Odd, tmp_path: Path) -> None:
         names = packed.namelist()
         assert "names/%FF%FE not utf-8" in names
         assert "names/back%5Cslash" in names
+        assert "names/back%255Cslash" in names
+        assert len(set(names)) == len(names)
+        for name in NAMES:
+            (shown,) = (each for each in names if unquote_to_bytes(each) == b"names/" + name)
+            assert packed.read(shown) == b"content of " + name
         for source in (odd_tree.source / "shown").iterdir():
             member = packed.getinfo(f"shown/{source.name}")
             assert packed.read(member) == source.read_bytes()
@@ -668,11 +677,6 @@ def test_nothing_waits_for_a_client_that_takes_nothing_at_the_end(
         with found.as_token(found.token) as client, client.stream("GET", url) as stuck:
             assert stuck.status_code == 200
             found.daemon.stop()
-
-
-def run_bytes(*words: str, given: bytes) -> bytes:
-    require(words[0])
-    return subprocess.run(words, input=given, capture_output=True, check=True).stdout
 
 
 def test_percent() -> None:
