@@ -21,14 +21,20 @@ from restorefs.control.limits import Limits
 from restorefs.control.listing import SORTS, Listings, containing, first_beginning
 from restorefs.control.metrics import ApiFigures
 from restorefs.control.mounts import Mounts
-from restorefs.control.paths import Paths, Place
+from restorefs.control.paths import Paths, Place, TooManyLinksError
 from restorefs.control.problems import ProblemError, as_json
 from restorefs.control.query import Query
 from restorefs.control.rows import Json, Row, describe, etag, type_of
 from restorefs.control.sniff import Kind, text_of, told_by
 from restorefs.control.streaming import Streamed, Write
 from restorefs.control.who import who_asks
-from restorefs.errors import DamagedError, IsAFolderError, RestoreError
+from restorefs.errors import (
+    DamagedError,
+    IsAFolderError,
+    NotAFolderError,
+    NotFoundError,
+    RestoreError,
+)
 from restorefs.tree.tree import Tree
 
 T = TypeVar("T")
@@ -99,12 +105,15 @@ class Files:
             if len(found) >= _MAX_FOLLOWED:
                 break
             path = os.fsdecode(place.path.rstrip(b"/") + b"/" + row.name)
-            told: Json = {"target": "", "target_type": None}
+            told: Json = {}
             try:
                 told["target"] = os.fsdecode(await self._tree.readlink(row.node))
+                told["target_type"] = None
                 told["target_type"] = type_of((await self._paths.find(record, path)).mode)
-            except (RestoreError, ProblemError):
-                pass  # it leads nowhere, or nobody can tell
+            except (NotFoundError, NotAFolderError, TooManyLinksError):
+                pass  # it leads nowhere
+            except (RestoreError, ProblemError) as error:
+                told["error"] = str(error)
             found[row.name] = told
         return found
 

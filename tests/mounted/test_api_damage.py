@@ -1,101 +1,26 @@
 """The API over file systems that are damaged, or made to do harm.
 
-Nothing is left out of an answer without a word, and every answer comes to an end. What is wrong
-with an image was made with debugfs, or with the kernel; what it still holds is known from the
-folder that it was made of.
+Nothing is left out of an answer without a word, and every answer comes to an end. What the images
+still hold is known from the folders that they were made of (damaged_disks.py).
 """
 
 import io
-import os
 import tarfile
 import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.images.ext import debugfs, file_blocks, inode_offset, patch, peek
 from tests.mounted.api import Api, api, lines_of, run_bytes
-from tests.mounted.disks import MIB, ext, qcow2
+from tests.mounted.damaged_disks import LEVELS, LONG_LEVELS, damaged, long, looped, twins
+from tests.mounted.disks import qcow2
 
 DAMAGED, LOOPS = "backup-damaged-1700000000", "backup-loops-1700000000"
 TWINS, LONG = "backup-twins-1700000000", "backup-long-1700000000"
-LEVELS = 40
-LONG_LEVELS = 90
-
-
-def damaged(folder: Path) -> Path:
-    """An ext4 in which the inodes of a folder and of a file have wrong checksums."""
-    source = folder / "damaged"
-    for name in ("sound", "broken", "other"):
-        (source / "nest" / name).mkdir(parents=True)
-        (source / "nest" / name / "inside").write_text(f"{name}\n")
-    (source / "nest" / "victim").write_text("victim\n")
-    (source / "RESTOREFS-ERRORS.txt").write_text("the guest's own\n")
-    volume = ext(folder / "damaged.img", "ext4", source, 8 * MIB, "-O", "metadata_csum")
-    for path in ("/nest/broken", "/nest/victim"):
-        patch(volume, inode_offset(volume, path) + 24, b"\xff\xff")  # its owners' group
-    return volume
-
-
-def looped(folder: Path) -> Path:
-    """An ext4 in which a folder holds itself, twice, and others lie in two places each."""
-    source = folder / "looped"
-    (source / "loop").mkdir(parents=True)
-    (source / "loop" / "file").write_text("in a loop\n")
-    below = source / "ladder"
-    below.mkdir()
-    for _ in range(LEVELS):
-        below /= "a"
-        below.mkdir()
-    (below / "file").write_text("at the end\n")
-    volume = ext(folder / "looped.img", "ext4", source, 8 * MIB)
-    changes = ["ln /loop /loop/again", "ln /loop /loop/and-again"]
-    path = "/ladder"
-    for _ in range(LEVELS):
-        changes.append(f"ln {path}/a {path}/b")
-        path += "/a"
-    debugfs(volume, *changes, write=True)
-    return volume
-
-
-def twins(folder: Path) -> Path:
-    """An ext4 with a link and a folder, and two files, of one name each."""
-    source = folder / "twins"
-    (source / "in").mkdir(parents=True)
-    (source / "in" / "first").write_text("first\n")
-    (source / "in" / "twin").symlink_to("/outside")
-    second = folder / "second"
-    second.write_text("second\n")
-    volume = ext(folder / "twins.img", "ext4", source, 8 * MIB, "-O", "^metadata_csum")
-    debugfs(
-        volume,
-        *("mkdir /in/twi2", f"write {second} /in/twi2/passwd", f"write {second} /in/firs2"),
-        write=True,
-    )
-    (block,) = file_blocks(volume, "/in")
-    names = peek(volume, block * 1024, 1024)
-    patch(volume, block * 1024, names.replace(b"twi2", b"twin").replace(b"firs2", b"first"))
-    return volume
-
-
-def long(folder: Path) -> Path:
-    """An ext4 with folders in folders, whose names are not UTF-8: in a zip, a byte takes three."""
-    source = folder / "long"
-    source.mkdir()
-    with ExitStack() as stack:
-        here = os.open(source, os.O_RDONLY)
-        stack.callback(os.close, here)
-        for _ in range(LONG_LEVELS):
-            os.mkdir(b"\xff" * 255, dir_fd=here)
-            here = os.open(b"\xff" * 255, os.O_RDONLY, dir_fd=here)
-            stack.callback(os.close, here)
-    (source / "short").write_text("short\n")
-    return ext(folder / "long.img", "ext4", source, 8 * MIB)
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +39,8 @@ def hurt(request: pytest.FixtureRequest, repository: Path) -> Iterator[Api]:
     ):
         found.daemon.expect(f"ERROR {DAMAGED}/disk0: inode .* wrong checksum")
         search(found, DAMAGED, "inside")
+        found.daemon.expect(f"ERROR {TWINS}/disk0: ")
+        found.get(f"/restore/{found.mount(TWINS)}/files", path="/links")
         yield found
 
 
@@ -147,6 +74,21 @@ def test_a_listing_says_what_attributes_could_not_be_read(hurt: Api) -> None:
     types = {each["name"]: each["type"] for each in told}
     assert types["broken"] == "directory"
     assert types["victim"] == "file"
+
+
+def test_a_link_to_what_cannot_be_read_leads_somewhere(hurt: Api) -> None:
+    told = hurt.get(f"/restore/{hurt.mount(DAMAGED)}/files", path="/links")["files"]
+    links = {each["name"]: each for each in told}
+    assert links["good"]["target_type"] == "directory"
+    assert (links["none"]["target"], links["none"]["target_type"]) == ("nothing", None)
+    assert "error" not in links["none"]
+    bad = links["bad"]
+    assert (bad["target"], bad["target_type"]) == ("../nest/broken/inside", None)
+    assert "checksum" in bad["error"]
+    (far,) = hurt.get(f"/restore/{hurt.mount(TWINS)}/files", path="/links")["files"]
+    assert (far["type"], far["size"]) == ("symlink", 100)
+    assert far["error"]
+    assert "target" not in far
 
 
 def test_a_search_of_folders_that_hold_themselves_ends(hurt: Api) -> None:

@@ -213,7 +213,8 @@ class Folder {
         : entry.type;
     const target =
       entry.type === "symlink" &&
-      h("span", { class: "muted target" }, " → ", nameOf(entry.target ?? ""));
+      entry.target !== undefined &&
+      h("span", { class: "muted target" }, " → ", nameOf(entry.target));
     return [
       [
         icon(sign),

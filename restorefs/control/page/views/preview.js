@@ -94,7 +94,7 @@ function factsOf(entry) {
     parts.push(
       entry.size < 1024 ? size(entry.size) : `${size(entry.size)} (${exactSize(entry.size)})`,
     );
-  if (entry.type === "symlink") parts.push(`link to ${plain(entry.target ?? "")}`);
+  if (entry.target !== undefined) parts.push(`link to ${plain(entry.target)}`);
   if (entry.modified_time) parts.push(`modified ${when(entry.modified_time, true)}`);
   if (entry.mode) parts.push(`mode ${entry.mode}`);
   return parts.join(" · ");
