@@ -150,7 +150,8 @@ class Files:
             "Content-Length": str(end - start),
             "Content-Disposition": disposition(name),
         }
-        first = await self._piece(place, start, end) if request.method != "HEAD" else b""
+        # Also of HEAD: what fails at once is a problem.
+        first = await self._piece(place, start, end)
 
         async def make(write: Write) -> None:
             position = start
@@ -184,7 +185,8 @@ class Files:
         return data
 
     async def preview(self, request: Request) -> Response:
-        query = Query(request, "path")
+        query = Query(request, "path", "bytes")
+        most = query.number("bytes", _MAX_TEXT, 1, _MAX_TEXT)
         record = self._record(request)
         place = await self._file(record, query.needed("path"))
         attributes = place.entry.attributes
@@ -201,12 +203,19 @@ class Files:
         }
         if kind is None or (kind is not Kind.TEXT and size > _MAX_IMAGE):
             raise ProblemError(415, "neither text nor an image that can be shown; download it")
+        headers["Content-Type"] = kind.value
         body = bytearray(head)
         if kind is Kind.TEXT:
-            if size > len(head):
+            del body[most:]
+            if size > len(body):
                 headers["X-Truncated"] = "true"
-            content = text_of(head).encode()
+            content = text_of(bytes(body)).encode()
+            headers["Content-Length"] = str(len(content))
         else:
+            headers["Content-Length"] = str(size)
+        if request.method == "HEAD":  # who asks what it is
+            return Response(None, headers=headers)
+        if kind is not Kind.TEXT:
             self._limits.downloads.take()
             try:
                 while len(body) < size:
@@ -216,7 +225,6 @@ class Files:
             content = bytes(body)
         audit.note(who_asks(request), "preview", record, _shown(place, 0, len(body)))
         self._figures.count_bytes(len(content))
-        headers["Content-Type"] = kind.value
         return Response(content, headers=headers)
 
     async def _file(self, record: DiskRecord, path: str) -> Place:

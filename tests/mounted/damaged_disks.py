@@ -28,6 +28,7 @@ def damaged(folder: Path) -> Path:
     ):
         (source / "links").mkdir(exist_ok=True)
         (source / "links" / name).symlink_to(target)
+    (source / "long.txt").write_text("0123456789abcde\n" * 50_000)
     (source / "RESTOREFS-ERRORS.txt").write_text("the guest's own\n")
     volume = ext(folder / "damaged.img", "ext4", source, 8 * MIB, "-O", "metadata_csum")
     for path in ("/nest/broken", "/nest/victim"):

@@ -377,6 +377,45 @@ def test_what_has_no_preview(odd: Api) -> None:
     assert (len(long.content), long.headers["x-truncated"]) == (MIB, "true")
 
 
+def test_the_first_bytes_of_a_text(odd: Api, odd_tree: Odd) -> None:
+    mount = odd.mount(ODD)
+    content = (odd_tree.source / "shown" / "long.txt").read_bytes()
+    for most in (1, 100, MIB):
+        found = odd.raw(mount, "preview", "/shown/long.txt", query={"bytes": most})
+        assert (found.content, found.headers["x-truncated"]) == (content[:most], "true")
+    whole = odd.raw(mount, "preview", "/shown/page.html", query={"bytes": 1000})
+    assert "x-truncated" not in whole.headers
+    cut = odd.raw(mount, "preview", "/shown/utf16.txt", query={"bytes": 7})
+    assert cut.text.startswith("gr"), "what it is does not depend on how much is shown"
+    picture = odd.raw(mount, "preview", "/shown/picture.png", query={"bytes": 8})
+    assert picture.content == PNG, "half of an image is none"
+    for most in (0, MIB + 1, -1, "x"):
+        refused = odd.raw(mount, "preview", "/shown/long.txt", query={"bytes": most})
+        assert odd.problem(refused)[0] == 400
+
+
+def test_what_a_preview_is_can_be_asked_cheaply(odd: Api) -> None:
+    mount = odd.mount(ODD)
+    url = f"/api/v1/restore/{mount}/preview?path=/shown/"
+    sent = sent_bytes(odd)
+    for name, kind, length in (
+        ("picture.png", "image/png", len(PNG)),
+        ("long.txt", "text/plain; charset=utf-8", MIB),
+    ):
+        told = odd.client.head(url + name)
+        assert (told.status_code, told.headers["content-type"]) == (200, kind)
+        assert int(told.headers["content-length"]) == length
+    assert odd.client.head(url + "program").status_code == 415
+    assert sent_bytes(odd) == sent
+
+
+def sent_bytes(found: Api) -> float:
+    """Return what the metrics say has been sent of files."""
+    text = found.client.get("/metrics").text
+    (line,) = (each for each in text.splitlines() if each.startswith("restorefs_api_sent_bytes"))
+    return float(line.rpartition(" ")[2])
+
+
 # Archives
 
 
