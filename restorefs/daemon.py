@@ -152,6 +152,9 @@ async def _serve(
                     for door in doors.sockets:
                         await services.start(serve, app, door, doors.tls)
                     services.start_soon(refresher.run, name="catalog")
+                    pool.replaced = lambda record: services.start_soon(
+                        mount.forget, tree.renew(record), name="forget"
+                    )
                     # Before anybody is told that we are ready, and may send one.
                     await listening.start(_obey_signals, mount, services.cancel_scope, refresher)
                     await mount.serve(mounted)
