@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -70,12 +71,13 @@ def agree(fd: int, max_background: int) -> None:
         if not select.select([fd], [], [], _SECONDS)[0]:
             raise ConfigError("the kernel does not talk to us: no FUSE_INIT came")
         try:
-            request = Request(fd, os.read(fd, BUFFER_SIZE))
+            message = os.read(fd, BUFFER_SIZE)
         except OSError as error:
             if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
                 continue
             raise ConfigError(f"the kernel ended the mount: {error.strerror}") from error
         break
+    request = Request(fd, message, time.perf_counter_ns())
     asked = init_in(request.body)
     if (
         request.opcode != Opcode.INIT

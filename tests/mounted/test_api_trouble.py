@@ -111,3 +111,11 @@ def test_storage_that_fails_in_the_middle(sample: Sample, tmp_path: Path) -> Non
             rest = {"Range": f"bytes={len(got)}-", "If-Range": response.headers["etag"]}
             got += found.raw(mount, "download", "/big", headers=rest).content
             assert got == content
+
+
+def test_versions_of_a_file_with_one_slot(sample: Sample, tmp_path: Path) -> None:
+    """The disks are looked at, and compared, one after the other."""
+    with api(tmp_path, "--images", sample.repository, "--max-attached", "1") as found:
+        told = found.get("/versions", vm="web", path="/part3/var/log/app.8.log")
+        assert [each["differs"] for each in told["versions"]] == [True, None]
+        assert told["errors"] == []
