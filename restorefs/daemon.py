@@ -134,7 +134,7 @@ async def _serve(
     mount = mounting(tree)
     refresher.tell = mount.forget
 
-    def mounted() -> None:
+    async def mounted() -> None:
         count = len(tree.namespace.backups)
         if not count:
             log.warning("there are no backups in %s: %s", catalog.describe(), _shown(settings))
