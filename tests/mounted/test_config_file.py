@@ -18,6 +18,7 @@ from restorefs.config import Settings
 from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, Place, restorefs
 from tests.mounted.disks import Sample
+from tests.tools import require_root
 
 EXAMPLE = Path(__file__).parents[2] / "systemd" / "example.toml"
 
@@ -250,6 +251,29 @@ def test_a_password_that_everybody_may_read(file: Path, settings: list[Settings]
     file.write_text(file.read_text().replace(":secret", ""))
     file.chmod(0o644)
     assert invoke("--config", file).exit_code == 0
+
+
+def test_a_file_that_others_may_write(file: Path, settings: list[Settings], tmp_path: Path) -> None:
+    require_root()  # who does what it says with all rights
+    file.write_text(f'mountpoint = "/mnt"\nimages = "{tmp_path}"\n')
+    for mode, group, allowed in (
+        *((0o666, 0, False), (0o602, 0, False), (0o664, 65534, False)),
+        *((0o664, 0, True), (0o644, 65534, True)),
+    ):
+        os.chown(file, 65534, group)
+        file.chmod(mode)
+        done = invoke("--config", file)
+        assert (done.exit_code == 0) is allowed, oct(mode)
+        assert (
+            f"others may write to it, and root does what it says: `chmod go-w {file}`"
+            in done.stderr
+        ) is not allowed
+    assert len(settings) == 2
+
+
+@pytest.mark.parametrize("key", ["mountpoint", "images", "token-file", "user", "catalog", "umask"])
+def test_a_character_that_no_argument_has(file: Path, key: str) -> None:
+    assert refusal(file, f'{key} = "/mnt\\u0000"').endswith(f"{key}: must not contain a NUL")
 
 
 # --- the example ---------------------------------------------------------------------------------
