@@ -402,14 +402,17 @@ def test_as_an_unprivileged_user(anybody: Place, sample: Sample) -> None:
 
 
 def test_a_stranger_may_not_ask(daemon: Daemon, anybody: Place) -> None:
+    of_another, open_to_all = anybody.folder / "of-another", anybody.folder / "open-to-all"
+    of_another.mkdir(mode=0o700)
+    os.chown(of_another, 12_345, 12_345)
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
     for runtime_dir, words in (
         (daemon.place.runtime_dir, "only the daemon's own user and root may ask it"),
         (anybody.runtime_dir, "no restorefs is running"),
-        (anybody.folder / "of-another", "not trusted"),
+        (of_another, "belongs to 12345: only that user and root may ask its daemons"),
+        (open_to_all, "may be written by others: not trusted"),
     ):
-        if not runtime_dir.exists():
-            runtime_dir.mkdir()
-            os.chown(runtime_dir, 12_345, 12_345)
         asked = restorefs("--runtime-dir", runtime_dir, "status", prefix=AS_ANYBODY)
         assert asked.code == 1
         assert words in asked.err
