@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -284,7 +285,8 @@ def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     settings = Settings(mountpoint=mountpoint, runtime_dir=ctx.obj["runtime_dir"], **options)
 
     def ready(line: str) -> None:
-        click.echo(READY + line, err=True)
+        with suppress(OSError):  # nobody can read it, as in a log on a full disk
+            click.echo(READY + line, err=True)
 
     trio.run(partial(daemon.run, settings, ready))
 
