@@ -2,16 +2,19 @@
 unmount."""
 
 import os
+import signal
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.mounted.conftest import Serve
-from tests.mounted.daemon import Daemon, Place, is_mounted, mount_line, restorefs
+from tests.mounted.daemon import RESTOREFS, Daemon, Place, is_mounted, mount_line, restorefs
 from tests.mounted.disks import Sample
 from tests.mounted.reading import error_of
-from tests.tools import require_root, run
+from tests.tools import require_root, run, wait_until
 
 WEB1 = f"{Sample.full}/disk1"
 
@@ -106,6 +109,29 @@ def test_a_mount_that_the_kernel_ends_stays_dead(
 # --- at the start --------------------------------------------------------------------------------
 
 
+def test_only_one_daemon_cleans_up(
+    serve: Serve, sample: Sample, place: Place, elsewhere: Place
+) -> None:
+    """Or the one that is slower would unmount what the other has mounted."""
+    with socket.create_server(("127.0.0.1", 0)) as database:
+        url = f"mysql+pymysql://u@127.0.0.1:{database.getsockname()[1]}/catalog"
+        first = Daemon(place, "--catalog", url)
+        try:
+            asked, _ = database.accept()  # and answers nothing
+            with asked, first.process.stopped():
+                crashing = serve("--images", sample.repository, place=elsewhere)
+                crashing.kill()
+                second = Daemon(place, "--images", sample.repository)
+                try:
+                    second.wait_logged(f"waiting until process {first.pid} has let go of")
+                    assert is_mounted(place.mountpoint)
+                    assert second.logged("cleaning up") == []
+                finally:
+                    second.destroy()
+        finally:
+            first.destroy()
+
+
 def test_a_folder_in_a_dead_mount(serve: Serve, sample: Sample, place: Place) -> None:
     daemon = serve("--images", sample.repository, place=place)
     daemon.kill()
@@ -120,3 +146,22 @@ def test_a_folder_in_a_dead_mount(serve: Serve, sample: Sample, place: Place) ->
         )
     assert is_mounted(place.mountpoint)
     assert list(place.runtime_dir.iterdir()) != []  # of the one that was killed
+
+
+def test_a_log_that_takes_nothing(sample: Sample, place: Place) -> None:
+    command = ("--runtime-dir", place.runtime_dir, "mount", "--images", sample.repository)
+    with Path("/dev/full").open("w") as full:
+        daemon = subprocess.Popen(
+            [RESTOREFS, *command, place.mountpoint], stdin=subprocess.DEVNULL, stderr=full
+        )
+    try:
+        wait_until(lambda: is_mounted(place.mountpoint), "it is mounted")
+        assert (place.mountpoint / "backups" / WEB1 / "small").read_text() == "small\n"
+        wait_until(lambda: list(place.runtime_dir.glob("*/control.sock")), "it can be asked")
+        asked = restorefs("--runtime-dir", place.runtime_dir, "status", "--json")
+        assert asked.json["pid"] == daemon.pid
+    finally:
+        daemon.send_signal(signal.SIGTERM)
+        daemon.wait()
+    assert not is_mounted(place.mountpoint)
+    assert list(place.runtime_dir.iterdir()) == []

@@ -242,6 +242,30 @@ def test_what_lies_over_it_stays(daemon: Daemon) -> None:
     daemon.check()
 
 
+@pytest.mark.parametrize("user", [("--user", OTHER.pw_name), ()], ids=["another", "root"])
+def test_who_still_serves_a_file_keeps_its_folder(
+    daemon: Daemon, images: Path, place: Place, user: tuple[str, ...]
+) -> None:
+    with (daemon.backups / WEB1 / "small").open() as file:
+        run("umount", "--lazy", daemon.mountpoint)
+        (folder,) = place.runtime_dir.iterdir()
+        before = {path: path.stat().st_uid for path in (folder, *folder.iterdir())}
+        command = ("mount", "--images", images, *user, place.mountpoint)
+        done = restorefs("--runtime-dir", place.runtime_dir, *command)
+        assert done.code == 1
+        waiting, said = done.err.splitlines()
+        assert f"waiting until process {daemon.pid} has let go of {place.mountpoint}" in waiting
+        assert said == (
+            f"Error: process {daemon.pid} has not let go of {place.mountpoint}, though nothing is"
+            " mounted there: is a file of it still open? Close it, or end that process"
+        )
+        assert {path: path.stat().st_uid for path in (folder, *folder.iterdir())} == before
+        assert daemon.cli("status", "--json").json["pid"] == daemon.pid
+        assert file.read() == "small\n"
+    daemon.process.wait()
+    daemon.check()
+
+
 def test_a_crash(daemon: Daemon, serve: Serve, images: Path, place: Place) -> None:
     os.listdir(daemon.backups / WEB0)
     children = [Process(pid) for pid in daemon.children()]
@@ -344,11 +368,24 @@ def test_what_the_user_may_not_read(images: Path, place: Place) -> None:
     catalog.chmod(0o600)
     user = ("--user", USER.pw_name)
     said = refused(place, "--catalog", f"sqlite:///{catalog}", *user, code=1)
-    assert str(catalog) in said
+    assert f"{catalog}: {USER.pw_name} may not read it" in said
+    private = place.folder / "private"
+    private.mkdir(mode=0o700)
+    catalog = catalog.rename(private / "catalog.db")
+    said = refused(place, "--catalog", f"sqlite:///{catalog}", *user, code=1)
+    assert f"{catalog}: {USER.pw_name} cannot reach it: Permission denied" in said
     images.chmod(0o700)
     said = refused(place, "--images", images, *user, code=1)
     assert f"{images}" in said
     assert "Permission denied" in said
+
+
+def test_a_runtime_folder_that_the_user_cannot_enter(images: Path, place: Place) -> None:
+    place.runtime_dir.chmod(0o700)
+    said = refused(place, "--images", images, "--user", USER.pw_name)
+    assert (
+        f"{USER.pw_name} cannot enter {place.runtime_dir}: `chmod 755 {place.runtime_dir}`" in said
+    )
 
 
 # --- systemd -------------------------------------------------------------------------------------
