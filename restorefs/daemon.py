@@ -24,7 +24,7 @@ from restorefs.catalog.open import open_catalog, open_folder
 from restorefs.config import Settings
 from restorefs.control.app import Access, make_app
 from restorefs.control.doors import Doors
-from restorefs.control.server import serve, serve_unix
+from restorefs.control.server import listen_unix, serve
 from restorefs.control.status import Status
 from restorefs.errors import RestoreError
 from restorefs.fuse.mount import Mount, examine, prepare, unmount
@@ -67,7 +67,8 @@ async def run(settings: Settings, ready: Callable[[str], None]) -> None:
         catalog = await trio.to_thread.run_sync(_open_catalog, settings)
         try:
             mounting = partial(Mount, settings=settings, rights=rights, unmount=unmounts)
-            await _serve(settings, catalog, mounting, ready, doors)
+            control = until_the_end.enter_context(listen_unix(settings.instance_dir / _CONTROL))
+            await _serve(settings, catalog, mounting, ready, doors, control)
         except BaseExceptionGroup as group:
             error: BaseException = group
             while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -93,6 +94,7 @@ async def _serve(
     mounting: Callable[[Tree], Mount],
     ready: Callable[[str], None],
     doors: Doors,
+    control: socket.socket,
 ) -> None:
     doorkeeper = doors.doorkeeper()
     ledger = Ledger(catalog, settings.mountpoint, settings.idle_timeout)
@@ -129,7 +131,11 @@ async def _serve(
     mount = mounting(tree)
     refresher.tell = mount.forget
 
-    async def mounted() -> None:
+    async def mounted(services: trio.Nursery) -> None:
+        # Not before: nobody is answered while root's rights are in reach.
+        await services.start(serve, app, control)
+        for door in doors.sockets:
+            await services.start(serve, app, door, doors.tls)
         count = len(tree.namespace.backups)
         if not count:
             log.warning("there are no backups in %s: %s", catalog.describe(), _shown(settings))
@@ -143,16 +149,13 @@ async def _serve(
             try:
                 async with trio.open_nursery() as services:
                     await services.start(pool.run, name="pool")
-                    await services.start(serve_unix, app, settings.instance_dir / _CONTROL)
-                    for door in doors.sockets:
-                        await services.start(serve, app, door, doors.tls)
                     services.start_soon(refresher.run, name="catalog")
                     pool.replaced = lambda record: services.start_soon(
                         mount.forget, tree.renew(record), name="forget"
                     )
                     # Before anybody is told that we are ready, and may send one.
                     await listening.start(_obey_signals, mount, services.cancel_scope, refresher)
-                    await mount.serve(mounted)
+                    await mount.serve(partial(mounted, services))
                     _notify_systemd("STOPPING=1")
                     services.cancel_scope.cancel()
             finally:

@@ -84,14 +84,6 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-async def serve_unix(
-    app: ASGIApp, path: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Serve an application on a unix socket until cancelled."""
-    with listen_unix(path) as listening:
-        await serve(app, listening, None, task_status)
-
-
 async def serve(
     app: ASGIApp,
     listening: socket.socket,

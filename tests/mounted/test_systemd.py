@@ -12,6 +12,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -187,6 +188,34 @@ def test_it_still_reloads_and_writes_its_records(serve: Serve, images: Path, pla
     wait_until(lambda: Sample.other not in os.listdir(daemon.backups), "it has looked again")
     daemon.check()
     assert records() == 0
+
+
+_WHO_SERVES = """
+import logging, os, runpy, sys
+from restorefs import daemon
+serve = daemon.serve
+
+async def telling(*args, **kwargs):
+    logging.getLogger("test").info("serves as %s", os.getresuid())
+    await serve(*args, **kwargs)
+
+daemon.serve = telling
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_nobody_is_answered_while_it_could_be_root(
+    serve: Serve, images: Path, place: Place
+) -> None:
+    daemon = serve(
+        *("--images", images, "--user", USER.pw_name),
+        *("--listen", "127.0.0.1:0", "--listen-insecure"),
+        place=place,
+        prefix=(sys.executable, "-c", _WHO_SERVES),
+    )
+    told = [line.partition("serves as ")[2] for line in daemon.logged("serves as")]
+    assert told == [str((USER.pw_uid,) * 3)] * 2  # on its own socket, and over TCP
 
 
 # --- the end -------------------------------------------------------------------------------------
