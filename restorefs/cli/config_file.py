@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import click
 from click.core import ParameterSource
@@ -154,10 +154,13 @@ def _named(value: Any) -> str:
 
 
 def has_password(value: Any) -> bool:
-    """Whether it is the URL of a database with its password."""
-    if not isinstance(value, str):
+    """Whether it is the URL of a database with a password: the user's, or that of a key, which the
+    driver takes from the query."""
+    if not isinstance(value, str) or "://" not in value:
         return False
     try:
-        return "://" in value and urlsplit(value).password is not None
+        url = urlsplit(value)
     except ValueError:  # no URL
         return False
+    names = [name for name, _ in parse_qsl(url.query, keep_blank_values=True)]
+    return url.password is not None or any("passw" in name.lower() for name in names)

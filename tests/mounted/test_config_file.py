@@ -187,6 +187,8 @@ def test_the_environment_gives_way(file: Path, settings: list[Settings], tmp_pat
         ("umask = 22", 'umask: must be text in quotes, such as "...", not a number'),
         ('umask = "99"', "umask: '99' is not an octal mask such as 022"),
         ('idle-timeout = "soon"', "'soon' is not a duration such as 90s, 15m, 1h"),
+        ('idle-timeout = "99999999999d"', "idle-timeout: '99999999999d' is too long"),
+        ("idle-timeout = 99999999999", "idle-timeout: '99999999999' is too long"),
         ("idle-timeout = true", "idle-timeout: must be text in quotes"),
         ('cache-size = "much"', "'much' is not a size such as 512K, 256M, 1G"),
         ('show-system-files = "yes"', "show-system-files: must be true or false, not text"),
@@ -237,8 +239,17 @@ def test_no_backups(file: Path) -> None:
     assert "one of --catalog URL and --images FOLDER" in refusal(file, 'mountpoint = "/mnt"')
 
 
-def test_a_password_that_everybody_may_read(file: Path, settings: list[Settings]) -> None:
-    url = "mysql+pymysql://restorefs:secret@localhost/backups"
+@pytest.mark.parametrize(
+    ("url", "without"),
+    [
+        ("mysql+pymysql://restorefs:secret@localhost/backups", ":secret"),
+        ("mysql+pymysql://restorefs@localhost/backups?password=secret", "?password=secret"),
+        ("mysql://restorefs@localhost/backups?charset=utf8mb4&passwd=secret", "&passwd=secret"),
+    ],
+)
+def test_a_password_that_everybody_may_read(
+    file: Path, settings: list[Settings], url: str, without: str
+) -> None:
     file.write_text(f'mountpoint = "/mnt"\ncatalog = "{url}"\n')
     file.chmod(0o644)
     done = invoke("--config", file)
@@ -248,7 +259,7 @@ def test_a_password_that_everybody_may_read(file: Path, settings: list[Settings]
     file.chmod(0o640)
     assert invoke("--config", file).exit_code == 0
     assert settings[0].catalog_url == url
-    file.write_text(file.read_text().replace(":secret", ""))
+    file.write_text(file.read_text().replace(without, ""))
     file.chmod(0o644)
     assert invoke("--config", file).exit_code == 0
 
