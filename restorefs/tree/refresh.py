@@ -41,6 +41,8 @@ class Refresher:
         """vms: show only backups of machines whose names match one of these; empty: all."""
         self.catalog_name = catalog.describe()
         self.error: str | None = None
+        self.unread: Sequence[str] = ()
+        """What in the catalog could not be read the last time."""
         self._catalog = catalog
         self._tree = tree
         self._pool = pool
@@ -72,6 +74,7 @@ class Refresher:
         before = self._tree.namespace
         try:
             backups = await trio.to_thread.run_sync(self._catalog.backups, abandon_on_cancel=True)
+            self.unread = self._catalog.unread
             if backups is self._known or backups == self._known:
                 return Difference((), ())
             namespace, changes = await trio.to_thread.run_sync(self._compare, backups, before)

@@ -175,6 +175,7 @@ async def test_the_status_of_an_idle_daemon(sample: Sample) -> None:
             "started_at": "2025-10-08T18:24:31Z",
             "catalog": "the test's memory",
             "catalog_error": None,
+            "catalog_unread": [],
             "backups": 2,
             "disks": 3,
             "max_attached": 64,
