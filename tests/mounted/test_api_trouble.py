@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ import httpx
 import pytest
 
 from tests.mounted.api import Api, api
+from tests.mounted.conftest import Serve
 from tests.mounted.disks import MIB, Sample, copy_of, image_on_bad_storage
-from tests.tools import wait_until
+from tests.tools import require, run, wait_until
 
 
 @pytest.fixture
@@ -56,6 +58,29 @@ def test_others_are_answered_while_many_download(found: Api, sample: Sample) -> 
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_no_more_files_can_be_opened(serve: Serve, sample: Sample) -> None:
+    """Who wants to connect waits; the log does not fill."""
+    require("prlimit")
+    daemon = serve("--images", sample.repository)
+    daemon.expect("WARNING the API takes no connection for now: Too many open files")
+    (path,) = daemon.place.runtime_dir.glob("*/control.sock")
+    prlimit = ("prlimit", "--pid", str(daemon.pid))
+    before = run(*prlimit, "--nofile", "--noheadings", "--raw", "--output", "SOFT").strip()
+    open_now = {int(fd.name) for fd in Path(f"/proc/{daemon.pid}/fd").iterdir()}
+    first_free = next(number for number in itertools.count() if number not in open_now)
+    run(*prlimit, f"--nofile={first_free}:")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(path))
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        daemon.wait_logged("takes no connection")
+        # What is mounted goes on.
+        assert list(daemon.backups.iterdir())
+        run(*prlimit, f"--nofile={before}:")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    assert len(daemon.logged("takes no connection")) == 1
 
 
 def test_an_image_that_is_gone(sample: Sample, catalog: Path, tmp_path: Path) -> None:
