@@ -125,7 +125,7 @@ class Files:
         place = await self._file(record, query.needed("path"))
         attributes = place.entry.attributes
         assert attributes is not None
-        tag = etag(record.id, record.generation, place.entry.node, attributes)
+        tag = etag(record.id, place.entry.generation, place.entry.node, attributes)
         headers = {
             "Accept-Ranges": "bytes",
             "ETag": tag,
@@ -199,7 +199,7 @@ class Files:
             "Cache-Control": "private, no-cache",
             "Content-Disposition": "inline",
             "X-Frame-Options": "SAMEORIGIN",
-            "ETag": etag(record.id, record.generation, place.entry.node, attributes),
+            "ETag": etag(record.id, place.entry.generation, place.entry.node, attributes),
         }
         if kind is None or (kind is not Kind.TEXT and size > _MAX_IMAGE):
             raise ProblemError(415, "neither text nor an image that can be shown; download it")

@@ -423,6 +423,7 @@ def _daemon() -> Schema:
             "started_at": _TIME,
             "catalog": _maybe(_TEXT),
             "catalog_error": _maybe(_TEXT),
+            "catalog_unread": _maybe(_list(_TEXT)),
             "backups": _NUMBER,
             "disks": _NUMBER,
             "max_attached": _NUMBER,

@@ -24,6 +24,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from starlette.types import ASGIApp
 
+from restorefs.control.accepting import Listener
 from restorefs.control.sessions import PEER
 from restorefs.errors import ConfigError
 
@@ -84,14 +85,6 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-async def serve_unix(
-    app: ASGIApp, path: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Serve an application on a unix socket until cancelled."""
-    with listen_unix(path) as listening:
-        await serve(app, listening, None, task_status)
-
-
 async def serve(
     app: ASGIApp,
     listening: socket.socket,
@@ -119,7 +112,7 @@ class _Server:
         self._places = trio.Semaphore(_MAX_CONNECTIONS)
 
     async def run(self, listening: socket.socket, task_status: trio.TaskStatus[None]) -> None:
-        listener = _Listener(
+        listener = Listener(
             trio.SocketListener(trio.socket.from_stdlib_socket(listening)), self._places
         )
         async with trio.open_nursery() as connections:
@@ -154,26 +147,6 @@ class _Server:
             self._places.release()
             with trio.CancelScope(shield=True):
                 await raw.aclose()
-
-
-class _Listener(trio.abc.Listener[trio.SocketStream]):
-    """Takes a connection only when there is a place for it; till then it waits in the kernel's
-    queue. One without a request gives its place back within seconds."""
-
-    def __init__(self, listener: trio.SocketListener, places: trio.Semaphore) -> None:
-        self._listener = listener
-        self._places = places
-
-    async def accept(self) -> trio.SocketStream:
-        await self._places.acquire()
-        try:
-            return await self._listener.accept()
-        except BaseException:
-            self._places.release()
-            raise
-
-    async def aclose(self) -> None:
-        await self._listener.aclose()
 
 
 class _Bounded(trio.abc.HalfCloseableStream):

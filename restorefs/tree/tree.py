@@ -106,12 +106,20 @@ class Tree:
                 self._ids.retire(disk_id)
         self.namespace = namespace
 
+    def renew(self, record: DiskRecord) -> Changes:
+        """Let nothing that was handed out of a disk mean anything any more: its image is another
+        one. Returns what whoever has seen the tree must not believe any more."""
+        self._ids.retire(record.id)
+        self._roots.pop(record.id, None)
+        return self.namespace.around(record)
+
     def _require_current(self, disk: AttachedDisk) -> None:
         """Raise GoneError unless a disk, whose files are to get node ids, is still what the catalog
         means by its number. To be asked behind the last await: ids of a disk that was replaced
         meanwhile would be the new one's."""
         record = self.namespace.disks.get(disk.record.id)
-        if record is not disk.record and (record is None or record.generation != disk.generation):
+        meant = disk.record
+        if record is not meant and (record is None or record.generation != meant.generation):
             raise GoneError("this backup is no longer in the catalog")
 
     # --- what callers ask ---------------------------------------------------------------------

@@ -4,10 +4,12 @@ Expected answers come from the folders that the images were made of, and from th
 is from the kernel.
 """
 
+import fcntl
 import io
 import json
 import os
 import random
+import select
 import subprocess
 import tarfile
 import tempfile
@@ -25,6 +27,7 @@ from tests.mounted.disks import MIB, Sample, ext, qcow2
 from tests.tools import require, run
 
 ODD = "backup-odd-1700000000"
+_GETFLAGS = 0x80086601  # FS_IOC_GETFLAGS
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(100)
 NAMES = [
     b"new\nline",
@@ -625,6 +628,8 @@ def test_versions(web: Api, sample: Sample) -> None:
     assert [each["backup_id"] for each in added["versions"]] == [sample.incremental]
     (unknown,) = added["errors"]
     assert (unknown["backup_id"], unknown["errno"]) == (sample.full, "ENOKEY")
+    none = web.get("/versions", vm="web", path="/part3/nope")
+    assert (none["versions"], none["errors"], none["total_count"]) == ([], [], 2)
     exactly = web.get("/versions", vm="web", path="/part3/etc/added")
     assert (len(exactly["versions"]), exactly["errors"]) == (1, [])
     content = web.raw(newer["mount_id"], "download", newer["path"]).content
@@ -671,13 +676,22 @@ def test_problems(web: Api, sample: Sample) -> None:
 def test_the_daemon_and_its_figures(web: Api, sample: Sample) -> None:
     mount = web.mount(sample.full, 1)
     web.raw(mount, "download", "/big")
-    (web.daemon.backups / sample.full / "disk1" / "big").read_bytes()
+    big = web.daemon.backups / sample.full / "disk1" / "big"
+    big.read_bytes()
+    with big.open("rb") as file:  # requests that are not answered
+        poller = select.poll()
+        poller.register(file)
+        poller.poll(0)
+        with pytest.raises(OSError, match="Inappropriate ioctl"):
+            fcntl.ioctl(file, _GETFLAGS, bytes(8))
     assert web.client.get("/healthz").json() == {"status": "ok"}
     response = web.client.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
-    figures = dict(
-        line.rsplit(" ", 1) for line in response.text.splitlines() if not line.startswith("#")
-    )
+    lines = [line for line in response.text.splitlines() if not line.startswith("#")]
+    figures = dict(line.rsplit(" ", 1) for line in lines)
+    assert len(figures) == len(lines), "each once"
+    took = 'restorefs_fuse_request_seconds_total{operation="'
+    assert all(float(value) < 60 for name, value in figures.items() if name.startswith(took))
     assert float(figures["restorefs_attached_disks"]) >= 1
     assert float(figures['restorefs_attach_seconds_bucket{le="+Inf"}']) >= 1
     assert float(figures["restorefs_api_sent_bytes_total"]) >= 24 * MIB

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+import socket
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ import httpx
 import pytest
 
 from tests.mounted.api import Api, api
+from tests.mounted.conftest import Serve
 from tests.mounted.disks import MIB, Sample, copy_of, image_on_bad_storage
-from tests.tools import wait_until
+from tests.tools import require, run, wait_until
 
 
 @pytest.fixture
@@ -56,6 +58,29 @@ def test_others_are_answered_while_many_download(found: Api, sample: Sample) -> 
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_no_more_files_can_be_opened(serve: Serve, sample: Sample) -> None:
+    """Who wants to connect waits; the log does not fill."""
+    require("prlimit")
+    daemon = serve("--images", sample.repository)
+    daemon.expect("WARNING the API takes no connection for now: Too many open files")
+    (path,) = daemon.place.runtime_dir.glob("*/control.sock")
+    prlimit = ("prlimit", "--pid", str(daemon.pid))
+    before = run(*prlimit, "--nofile", "--noheadings", "--raw", "--output", "SOFT").strip()
+    open_now = {int(fd.name) for fd in Path(f"/proc/{daemon.pid}/fd").iterdir()}
+    first_free = next(number for number in itertools.count() if number not in open_now)
+    run(*prlimit, f"--nofile={first_free}:")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(path))
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        daemon.wait_logged("takes no connection")
+        # What is mounted goes on.
+        assert list(daemon.backups.iterdir())
+        run(*prlimit, f"--nofile={before}:")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    assert len(daemon.logged("takes no connection")) == 1
 
 
 def test_an_image_that_is_gone(sample: Sample, catalog: Path, tmp_path: Path) -> None:
@@ -111,3 +136,11 @@ def test_storage_that_fails_in_the_middle(sample: Sample, tmp_path: Path) -> Non
             rest = {"Range": f"bytes={len(got)}-", "If-Range": response.headers["etag"]}
             got += found.raw(mount, "download", "/big", headers=rest).content
             assert got == content
+
+
+def test_versions_of_a_file_with_one_slot(sample: Sample, tmp_path: Path) -> None:
+    """The disks are looked at, and compared, one after the other."""
+    with api(tmp_path, "--images", sample.repository, "--max-attached", "1") as found:
+        told = found.get("/versions", vm="web", path="/part3/var/log/app.8.log")
+        assert [each["differs"] for each in told["versions"]] == [True, None]
+        assert told["errors"] == []

@@ -696,6 +696,25 @@ def test_what_is_attached_is_shown_and_let_go(visit, daemon):
     expect(page.get_by_role("heading", name="Attached disks")).to_be_focused()
 
 
+def test_what_of_the_catalog_cannot_be_read_is_shown(visit):
+    visitor = visit()
+    page = visitor.page
+    text = "/srv/backups/backup-x: Permission denied"
+
+    def unread(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"catalog_unread": [text]})
+
+    visitor.go("attached")
+    expect(page.get_by_text("attached now", exact=False)).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.route("**/api/v1/status", unread)
+    visitor.go(LATER)
+    expect(page.get_by_role("link", name="part3")).to_be_visible()
+    visitor.go("attached")
+    expect(page.get_by_role("alert")).to_contain_text(text)
+
+
 # --- the README's picture ----------------------------------------------------------------------
 
 
