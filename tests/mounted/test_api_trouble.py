@@ -4,6 +4,7 @@ import itertools
 import shutil
 import socket
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -144,3 +145,38 @@ def test_versions_of_a_file_with_one_slot(sample: Sample, tmp_path: Path) -> Non
         told = found.get("/versions", vm="web", path="/part3/var/log/app.8.log")
         assert [each["differs"] for each in told["versions"]] == [True, None]
         assert told["errors"] == []
+
+
+@pytest.mark.parametrize("how", ["abort", "list"])
+def test_storage_that_fails_in_the_middle_of_an_archive(
+    sample: Sample, tmp_path: Path, how: str
+) -> None:
+    """What was read till then is there, and no program takes it for all."""
+    trouble = tmp_path / "trouble"
+    repository = tmp_path / "repository"
+    folder = repository / "backup-bad-1700000000"
+    folder.mkdir(parents=True)
+    image = sample.repository / sample.full / "disk1.qcow2"
+    with image_on_bad_storage(image, folder / "disk0.qcow2", trouble):
+        options = ("--images", repository, "--cache-size", "16M")
+        with api(tmp_path, *options) as found:
+            mount = found.mount("backup-bad-1700000000")
+            path = f"/api/v1/restore/{mount}/archive?path=/big&format=tar.zst&errors={how}"
+            with found.client.stream("GET", path) as response:
+                got = bytearray()
+                with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012 - the pieces are kept
+                    for piece in response.iter_raw():
+                        got += piece
+                        trouble.touch()
+            found.daemon.expect("was broken off", "backup-bad-1700000000")
+    tested = subprocess.run(["zstd", "-dc"], input=got, capture_output=True, check=False)
+    assert tested.returncode != 0
+    content = (sample.sources.data / "big").read_bytes()
+    packed = tested.stdout[512:]  # behind the header
+    assert packed.endswith(b"this archive is not complete")
+    packed = packed.removesuffix(b"this archive is not complete")
+    assert MIB <= len(packed) < len(content)
+    assert content.startswith(packed)
+    listed = subprocess.run(["tar", "-t"], input=tested.stdout, capture_output=True, check=False)
+    assert listed.returncode != 0
+    assert listed.stdout == b"big\n"
