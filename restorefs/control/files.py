@@ -69,6 +69,8 @@ class Files:
         offset, limit = query.number("offset", 0), query.number("limit", 2**53, 1)
         place = await self._paths.find(record, query.text("path") or "/")
         entry = place.entry
+        if not place.is_folder:
+            raise NotAFolderError(f"{place.shown} is not a folder")
         rows = await self._listings.rows(entry.node, entry.generation, sort, first)
         found = {}
         if part := query.text("q"):

@@ -221,7 +221,14 @@ class Paths:
                 continue
             if len(name) > _MAX_NAME or b"\0" in name or len(above) > _MAX_NAMES:
                 raise NotFoundError(f"there is no {os.fsdecode(name[:80])!r}...")
-            entry = await tree.lookup(here.node, name)
+            try:
+                entry = await tree.lookup(here.node, name)
+            except (NotFoundError, NotAFolderError) as error:
+                way = b"/".join((path, *(each for each, _ in above)))
+                found = os.fsdecode(way) or "/"
+                if isinstance(error, NotAFolderError):
+                    raise NotAFolderError(f"{found} is not a folder") from None
+                raise NotFoundError(f"{found} has no {os.fsdecode(name)!r}") from None
             if stat.S_ISLNK(_mode(entry)) and (todo or follow):
                 links += 1
                 if links > _MAX_LINKS:

@@ -658,6 +658,10 @@ def test_problems(web: Api, sample: Sample) -> None:
     assert web.problem(client.get("/api/v1/restore/nope/files")) == (404, "ENOENT")
     assert web.problem(web.raw(mount, "files", "/part3/nope")) == (404, "ENOENT")
     assert web.problem(web.raw(web.mount(sample.other), "files", "/nope")) == (404, "ENOENT")
+    assert "/part3/etc has no 'nope'" in web.raw(mount, "files", "/part3/etc/nope").text
+    no_folder = "/part3/etc/hostname is not a folder"
+    assert no_folder in web.raw(mount, "files", "/part3/etc/hostname").text
+    assert no_folder in web.raw(mount, "files", "/part3/link/x").text
     nobody_knows = web.raw(mount, "files", "/nope")
     assert web.problem(nobody_knows) == (423, "ENOKEY"), "it may be on the volume that is encrypted"
     assert "part5" in nobody_knows.json()["detail"]
