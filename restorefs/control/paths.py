@@ -225,10 +225,10 @@ class Paths:
                 entry = await tree.lookup(here.node, name)
             except (NotFoundError, NotAFolderError) as error:
                 way = b"/".join((path, *(each for each, _ in above)))
-                found = os.fsdecode(way) or "/"
+                shown = os.fsdecode(way) or "/"
                 if isinstance(error, NotAFolderError):
-                    raise NotAFolderError(f"{found} is not a folder") from None
-                raise NotFoundError(f"{found} has no {os.fsdecode(name)!r}") from None
+                    raise NotAFolderError(f"{shown} is not a folder") from None
+                raise NotFoundError(f"{shown} has no {os.fsdecode(name)!r}") from None
             if stat.S_ISLNK(_mode(entry)) and (todo or follow):
                 links += 1
                 if links > _MAX_LINKS:

@@ -492,7 +492,7 @@ def test_a_folder_that_is_damaged_in_the_middle(serve: Serve, tmp_path: Path) ->
         assert "Input/output error" in listed.stderr
         assert set(listed.stdout.split()) <= names
     (line,) = daemon.logged("ERROR")
-    assert f"folder {folder.stat().st_ino & 0xFFFFFFFFF}: " in line, "as find -inum finds it"
+    assert f"folder {folder.stat().st_ino & 0xFFFFFFFFF}: " in line, "the guest's own number"
 
 
 def test_a_feature_that_is_not_known(serve: Serve, tmp_path: Path) -> None:
