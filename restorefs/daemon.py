@@ -5,38 +5,34 @@ made. At the end (SIGTERM, Ctrl-C, or an unmount from outside) requests stop fir
 is let go, then the records are written, then the mount is gone; a second signal hurries.
 """
 
-import fcntl
 import gc
-import json
 import logging
 import os
-import shutil
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import trio
 
 from restorefs.block.cache import BlockCache
 from restorefs.catalog.base import Catalog
 from restorefs.catalog.open import open_catalog, open_folder
-from restorefs.config import Settings, is_ours
+from restorefs.config import Settings
 from restorefs.control.app import Access, make_app
 from restorefs.control.doors import Doors
-from restorefs.control.server import serve, serve_unix
-from restorefs.control.sessions import Doorkeeper
+from restorefs.control.server import listen_unix, serve
 from restorefs.control.status import Status
-from restorefs.errors import ConfigError, RestoreError
-from restorefs.fuse.mount import Mount, prepare, unmount
+from restorefs.errors import RestoreError
+from restorefs.fuse.mount import Mount, examine, prepare, unmount
 from restorefs.fuse.protocol import OPCODES
 from restorefs.fuse.unmounter import unmounter
 from restorefs.guestfs.base import GuestOptions
 from restorefs.rights import Rights
+from restorefs.runtime import held, introduced
 from restorefs.session.ledger import Ledger
 from restorefs.session.pool import Pool
 from restorefs.session.settings import PoolSettings
@@ -46,6 +42,7 @@ from restorefs.tree.refresh import Refresher
 from restorefs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
+_CONTROL = "control.sock"
 _END_SECONDS = 10.0
 _GARBAGE_THRESHOLD = 50_000  # more objects than at the last look; Python's own is 700
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -54,24 +51,24 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 async def run(settings: Settings, ready: Callable[[str], None]) -> None:
     """Serve one mount until it is unmounted or a signal ends it.
 
-    `ready` gets a line for people once the mount can be used. Raises ConfigError or CatalogError
-    before anything is mounted.
+    `ready` gets a line for people once the mount can be used. Raises ConfigError, CatalogError or
+    MountError before anything is mounted, and MountError when it cannot be unmounted.
     """
     _collect_garbage_seldom()
     settings.check()
     rights = Rights(settings.user)
-    prepare(settings.mountpoint)
-    _make_folders(settings, rights)
-    with (
-        Doors(settings) as doors,
-        _unmounting(settings, rights) as unmounts,
-        _instance(settings, rights) as instance_dir,
-    ):
-        doorkeeper = doors.doorkeeper()
+    with ExitStack() as until_the_end:
+        meanwhile = partial(examine, settings.mountpoint)
+        until_the_end.enter_context(held(settings, rights.owner, meanwhile))
+        prepare(settings.mountpoint)
+        doors = until_the_end.enter_context(Doors(settings))
+        unmounts = until_the_end.enter_context(_unmounting(settings, rights))
+        until_the_end.enter_context(introduced(settings))
         catalog = await trio.to_thread.run_sync(_open_catalog, settings)
         try:
             mounting = partial(Mount, settings=settings, rights=rights, unmount=unmounts)
-            await _serve(settings, instance_dir, catalog, mounting, ready, doors, doorkeeper)
+            control = until_the_end.enter_context(listen_unix(settings.instance_dir / _CONTROL))
+            await _serve(settings, catalog, mounting, ready, doors, control)
         except BaseExceptionGroup as group:
             error: BaseException = group
             while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
@@ -93,16 +90,16 @@ def _collect_garbage_seldom() -> None:
 
 async def _serve(
     settings: Settings,
-    instance_dir: Path,
     catalog: Catalog,
     mounting: Callable[[Tree], Mount],
     ready: Callable[[str], None],
     doors: Doors,
-    doorkeeper: Doorkeeper,
+    control: socket.socket,
 ) -> None:
+    doorkeeper = doors.doorkeeper()
     ledger = Ledger(catalog, settings.mountpoint, settings.idle_timeout)
     pool_settings = PoolSettings(
-        runtime_dir=instance_dir,
+        runtime_dir=settings.instance_dir,
         repositories=settings.allowed_folders,
         idle_timeout=settings.idle_timeout,
         max_attached=settings.max_attached,
@@ -134,7 +131,11 @@ async def _serve(
     mount = mounting(tree)
     refresher.tell = mount.forget
 
-    def mounted() -> None:
+    async def mounted(services: trio.Nursery) -> None:
+        # Not before: nobody is answered while root's rights are in reach.
+        await services.start(serve, app, control)
+        for door in doors.sockets:
+            await services.start(serve, app, door, doors.tls)
         count = len(tree.namespace.backups)
         if not count:
             log.warning("there are no backups in %s: %s", catalog.describe(), _shown(settings))
@@ -148,13 +149,13 @@ async def _serve(
             try:
                 async with trio.open_nursery() as services:
                     await services.start(pool.run, name="pool")
-                    await services.start(serve_unix, app, instance_dir / "control.sock")
-                    for door in doors.sockets:
-                        await services.start(serve, app, door, doors.tls)
                     services.start_soon(refresher.run, name="catalog")
+                    pool.replaced = lambda record: services.start_soon(
+                        mount.forget, tree.renew(record), name="forget"
+                    )
                     # Before anybody is told that we are ready, and may send one.
                     await listening.start(_obey_signals, mount, services.cancel_scope, refresher)
-                    await mount.serve(mounted)
+                    await mount.serve(partial(mounted, services))
                     _notify_systemd("STOPPING=1")
                     services.cancel_scope.cancel()
             finally:
@@ -221,62 +222,6 @@ def _shown(settings: Settings) -> str:
     return "only disks with the status `completed` are shown"
 
 
-def _make_folders(settings: Settings, rights: Rights) -> None:
-    """Make the runtime folders: that of all mounts, which everybody may look into when it is
-    root's, for its daemons may be different users, and this mount's, for its own user and root.
-
-    Raises ConfigError when they cannot be made, or others can write to them.
-    """
-    as_root = os.geteuid() == 0
-    folder = settings.instance_dir
-    owner = rights.owner
-    try:
-        settings.runtime_dir.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            settings.runtime_dir.mkdir(mode=0o700)
-            settings.runtime_dir.chmod(0o755 if as_root else 0o700)
-        _require_ours(settings.runtime_dir, os.geteuid())
-        _outwait(folder)
-        if as_root and folder.is_dir() and folder.lstat().st_uid != owner[0]:
-            # Left by a crash, when the daemon was another user: nothing mounted belongs to it.
-            os.lchown(folder, 0, 0)
-            shutil.rmtree(folder)
-        folder.mkdir(mode=0o700, exist_ok=True)
-        if as_root:
-            os.lchown(folder, *owner)
-        _require_ours(folder, owner[0])
-    except OSError as error:
-        raise ConfigError(f"cannot use the runtime folder {folder}: {error.strerror}") from error
-
-
-def _outwait(folder: Path) -> None:
-    """Give a daemon that ends just now the time to: its mount is gone by then, so that somebody who
-    unmounts and mounts again comes here early."""
-    deadline = time.monotonic() + _END_SECONDS
-    while _is_held(folder) and time.monotonic() < deadline:
-        time.sleep(0.05)
-
-
-def _is_held(folder: Path) -> bool:
-    """Whether a daemon has a runtime folder, or is about to remove it."""
-    try:
-        lock = os.open(folder / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return folder.exists()
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-def _require_ours(folder: Path, uid: int) -> None:
-    if not is_ours(folder, uid):
-        raise ConfigError(f"{folder} is not a folder that only we can write to; see --runtime-dir")
-
-
 @contextmanager
 def _unmounting(settings: Settings, rights: Rights) -> Iterator[Callable[[], None]]:
     """Yield what unmounts at the end, also when we are root no more; we no longer are then."""
@@ -286,41 +231,6 @@ def _unmounting(settings: Settings, rights: Rights) -> Iterator[Callable[[], Non
     with unmounter(settings.mountpoint, settings.instance_dir) as child:
         rights.lower()
         yield child.unmount
-
-
-@contextmanager
-def _instance(settings: Settings, rights: Rights) -> Iterator[Path]:
-    """Hold this mount's runtime folder, which only our user and root may enter.
-
-    Raises ConfigError when another daemon holds it.
-    """
-    folder = settings.instance_dir
-    try:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        lock = os.fdopen(os.open(folder / "lock", flags, 0o600), "w")
-    except OSError as error:
-        raise ConfigError(f"cannot use the runtime folder {folder}: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"a restorefs already serves {settings.mountpoint}") from None
-        for stale in folder.glob("*.sock"):
-            stale.unlink()
-        about = {"mountpoint": str(settings.mountpoint), "pid": os.getpid()}
-        try:
-            try:
-                (folder / "instance.json").write_text(json.dumps(about))
-            except OSError as error:
-                raise ConfigError(
-                    f"cannot use the runtime folder {folder}: {error.strerror}"
-                ) from error
-            yield folder
-        finally:
-            for path in (*folder.glob("*.sock"), folder / "instance.json", folder / "lock"):
-                path.unlink(missing_ok=True)
-            if not rights.changing:  # else it lies in a folder of root's: see _unmounting()
-                folder.rmdir()
 
 
 def _notify_systemd(message: str) -> None:

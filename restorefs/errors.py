@@ -113,3 +113,9 @@ class ConfigError(RestoreError):
     """A setting or argument that cannot work, said before anything is started."""
 
     errno = _errno.EINVAL
+
+
+class MountError(RestoreError):
+    """Mounting or unmounting failed, or something else is there: it may go well another time."""
+
+    errno = _errno.EBUSY

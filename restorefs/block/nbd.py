@@ -15,7 +15,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import nbd
 import trio
@@ -23,6 +23,8 @@ import trio
 from restorefs.block.base import ByteLength, ByteOffset
 from restorefs.block.cache import Done, Slot
 from restorefs.errors import AttachTimeoutError, RestoreError, StorageError
+
+Trouble: TypeAlias = Callable[[], RestoreError | None]
 
 READ = nbd.AIO_DIRECTION_READ
 WRITE = nbd.AIO_DIRECTION_WRITE
@@ -32,8 +34,11 @@ _REPLIES_AT_ONCE = 4
 class NbdTransport:
     """A connection to one export. Made by connect(); run() must run as long as it is used."""
 
-    def __init__(self, handle: Any, name: str, read_timeout: float) -> None:
+    def __init__(
+        self, handle: Any, name: str, read_timeout: float, trouble: Trouble | None
+    ) -> None:
         self._handle = handle
+        self._trouble = trouble
         self.name = name
         self._read_timeout = read_timeout
         self._pending: dict[int, tuple[float, Done]] = {}
@@ -47,12 +52,17 @@ class NbdTransport:
 
     @classmethod
     async def connect(
-        cls, socket: Path, name: str, read_timeout: float = math.inf
+        cls,
+        socket: Path,
+        name: str,
+        read_timeout: float = math.inf,
+        trouble: Trouble | None = None,
     ) -> "NbdTransport":
         """Connect to the export served on a unix socket and finish the handshake.
 
-        `name` is for messages; `read_timeout` in seconds bounds each later read. Raises
-        StorageError when the server refuses or ends.
+        `name` is for messages; `read_timeout` in seconds bounds each later read. `trouble`: says
+        behind each read why it, and the connection, cannot be used any more. Raises StorageError
+        when the server refuses or ends.
         """
         handle = nbd.NBD()
         handle.set_pread_initialize(False)
@@ -65,7 +75,7 @@ class NbdTransport:
                     raise StorageError(f"{name}: the NBD server ended during the handshake")
                 await _wait(handle.aio_get_fd(), handle.aio_get_direction())
                 _notify(handle)
-            return cls(handle, name, read_timeout)
+            return cls(handle, name, read_timeout, trouble)
         except nbd.Error as error:
             raise StorageError(f"{name}: cannot connect to the NBD server: {error}") from None
 
@@ -95,6 +105,9 @@ class NbdTransport:
             if entry is not None:
                 if error.value:
                     _soon(entry[1], self._failure(error.value, offset, length))
+                elif self._trouble is not None and (trouble := self._trouble()) is not None:
+                    _soon(entry[1], trouble)
+                    _soon(self.close, trouble)
                 else:
                     entry[1](None)
             return 1  # retires the command
@@ -181,7 +194,7 @@ class NbdTransport:
         await self._ended.wait()
 
 
-def _soon(done: Done, error: RestoreError) -> None:
+def _soon(done: Callable[[RestoreError], None], error: RestoreError) -> None:
     """Report a failure from the loop: submit() itself never does."""
     trio.lowlevel.current_trio_token().run_sync_soon(done, error)
 

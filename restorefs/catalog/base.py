@@ -14,6 +14,10 @@ from restorefs.catalog.records import AttachRecord, BackupRecord
 class Catalog(ABC):
     """Where backups are known."""
 
+    unread: Sequence[str] = ()
+    """What could not be read when the backups were listed last, and why, though the catalog as a
+    whole could; what was known of it is listed."""
+
     @abstractmethod
     def describe(self) -> str:
         """Name the catalog for people, without any password."""

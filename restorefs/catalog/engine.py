@@ -8,6 +8,7 @@ the pooled connection, one for the new connection. Every connection is checked b
 a call after an outage connects anew by itself.
 """
 
+import os
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from restorefs.errors import CatalogError, ConfigError
+from restorefs.users import our_name
 
 CONNECT_SECONDS = 5
 READ_SECONDS = 10
@@ -154,11 +156,21 @@ def _told_to_people(url: URL) -> Iterator[None]:
         yield
     except (SQLAlchemyError, RuntimeError) as error:
         # RuntimeError: PyMySQL says so that an authentication method needs another package.
-        if isinstance(url.database, str) and is_sqlite(url) and not Path(url.database).exists():
-            raise CatalogError(
-                f"{describe(url)}: no such file; `restorefs scan` makes it"
-            ) from error
-        raise CatalogError(f"{describe(url)}: {_reason(error)}{_advice(error)}") from error
+        reason = _unreadable(url) or f"{_reason(error)}{_advice(error)}"
+        raise CatalogError(f"{describe(url)}: {reason}") from error
+
+
+def _unreadable(url: URL) -> str | None:
+    """Say why an SQLite file cannot be opened: SQLite itself does not."""
+    if not is_sqlite(url) or os.access(str(url.database), os.R_OK, effective_ids=True):
+        return None
+    try:
+        os.stat(str(url.database))  # noqa: PTH116
+    except FileNotFoundError:
+        return "no such file; `restorefs scan` makes it"
+    except OSError as error:
+        return f"{our_name()} cannot reach it: {error.strerror}"
+    return f"{our_name()} may not read it"
 
 
 def _reason(error: Exception) -> str:

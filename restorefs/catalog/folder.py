@@ -26,6 +26,7 @@ from restorefs.catalog.base import Catalog
 from restorefs.catalog.records import AttachRecord, BackupRecord, DiskRecord
 from restorefs.catalog.repository import (
     Image,
+    Known,
     Skipped,
     find_backups,
     real_folder,
@@ -57,15 +58,17 @@ class FolderCatalog(Catalog):
         self._numbers: dict[_Key, int] = {}
         self._taken: set[int] = set()
         self._said: set[Skipped] = set()
+        self._known: Known = {}
 
     def describe(self) -> str:
         return f"folder of images {self.root}"
 
     def backups(self) -> Sequence[BackupRecord]:
         """Look through the folder. Logs what it skips, once. Raises CatalogError."""
-        found = find_backups(self.root, lambda _done, _all: None)
-        for skipped in found.skipped:
-            self._say(skipped)
+        found = find_backups(self.root, lambda _done, _all: None, self._known)
+        self._known = found.known
+        self._say(found.skipped)
+        self.unread = [str(skipped) for skipped in found.skipped if skipped.unread]
         self._number(image for backup in found.backups for image in backup.images)
         return [
             BackupRecord(
@@ -117,11 +120,15 @@ class FolderCatalog(Catalog):
         path = str(image.path.relative_to(self.root))
         return _Key(image.folder, image.disk_index, path, image.modified)
 
-    def _say(self, skipped: Skipped) -> None:
-        if skipped not in self._said:
-            self._said.add(skipped)
-            level = logging.WARNING if skipped.path.suffix == ".qcow2" else logging.INFO
-            log.log(level, "skipped %s", skipped)
+    def _say(self, found: Sequence[Skipped]) -> None:
+        # What can be read again is said again, should it be lost once more.
+        self._said -= {each for each in self._said if each.unread} - set(found)
+        for skipped in found:
+            if skipped not in self._said:
+                self._said.add(skipped)
+                level = logging.WARNING if skipped.is_trouble else logging.INFO
+                what = "cannot read" if skipped.unread else "skipped"
+                log.log(level, "%s %s", what, skipped)
 
 
 def _age(key: _Key, image: Image) -> tuple[datetime, datetime, _Key]:

@@ -24,8 +24,12 @@ takes the time from its images' names. Times in names are UTC.
 
 Links to files are followed within the root. Links to folders are not: what they lead to is listed
 where it is, and a link that is turned elsewhere would show other content under an old name.
+
+**What is there and cannot be read** (no permission, storage that fails for a moment) is not gone: a
+look that is given what an earlier one found keeps the images that were in it then.
 """
 
+import errno
 import os
 import re
 import stat
@@ -33,6 +37,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -56,6 +61,8 @@ _LONGEST_NAME = 1023
 _LAST_OFFSET = 2**63 - 1 - _LONGEST_NAME  # what the kernel takes as an offset
 
 _LATEST = datetime.max.replace(tzinfo=UTC)
+# What an error says of what it is about: that it is not there. ELOOP: a link that leads to itself.
+_NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +94,24 @@ class FoundBackup:
     images: Sequence[Image]
 
 
+Known: TypeAlias = Mapping[str, Mapping[str, Sequence[Image]]]
+"""What a look found, for the next one: by the name of a backup's folder, and by path, the images in
+each folder and file."""
+
+
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in the folder that is not shown, and why."""
+    """Something in the folder that is not shown, and why. `unread`: because it cannot be read now;
+    what was known of it is shown."""
 
     path: Path
     reason: str
+    unread: bool = False
+
+    @property
+    def is_trouble(self) -> bool:
+        """Whether it is, or may hold, what somebody wants to see."""
+        return self.unread or self.path.suffix == ".qcow2"
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}"
@@ -100,12 +119,14 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a folder holds: `root` is its real path; `notes` say what was read into names."""
+    """What a folder holds: `root` is its real path; `notes` say what was read into names; `known`
+    is for the next look."""
 
     root: Path
     backups: Sequence[FoundBackup]
     skipped: Sequence[Skipped]
     notes: Sequence[str]
+    known: Known
 
 
 def real_folder(folder: Path) -> Path:
@@ -119,21 +140,30 @@ def real_folder(folder: Path) -> Path:
     return real
 
 
-def find_backups(root: Path, progress: Progress) -> Findings:
-    """Find the backups in a folder, in order of their folders' names. Raises CatalogError when the
-    folder itself cannot be read."""
+def find_backups(root: Path, progress: Progress, known: Known | None = None) -> Findings:
+    """Find the backups in a folder, in order of their folders' names. `known` is what the look
+    before found. Raises CatalogError when the folder itself cannot be read."""
     root = real_folder(root)
     try:
         entries = _entries(root)
     except OSError as error:
         raise CatalogError(f"folder of images {root}: {_text(error)}") from error
-    walk = _Walk(root, {entry.name for entry in entries})
+    walk = _Walk(root, {entry.name for entry in entries}, known or {})
     backups: list[FoundBackup] = []
     for done, entry in enumerate(entries):
         progress(done, len(entries))
         backups.extend(walk.backup_folder(entry))
     progress(len(entries), len(entries))
-    return Findings(root, backups, walk.skipped, walk.notes)
+    return Findings(root, backups, walk.skipped, walk.notes, walk.known)
+
+
+def is_gone(path: str | Path) -> bool:
+    """Whether nothing is at a path; not when that cannot be seen."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        return error.errno in _NOT_THERE
+    return False
 
 
 def time_in_name(backup_id: str) -> datetime | None:
@@ -145,56 +175,88 @@ def time_in_name(backup_id: str) -> datetime | None:
 class _Walk:
     """One look at a folder: collects what is skipped, and what was read into names."""
 
-    def __init__(self, root: Path, names: set[str]) -> None:
+    def __init__(self, root: Path, names: set[str], before: Known) -> None:
         self.root = root
         self.names = names
         self.skipped: list[Skipped] = []
         self.notes: list[str] = []
+        self.known: dict[str, dict[str, Sequence[Image]]] = {}
+        self._before = before
 
     def backup_folder(self, folder: os.DirEntry[str]) -> list[FoundBackup]:
         """Return the backups in <root>/<backup_id>: none, one, or one for each restore point."""
+        self.known[folder.name] = {}
+        images = self._read(folder.name, folder, self._images)
+        return self._backups(folder.name, images) if images else []
+
+    def _read(
+        self,
+        backup: str,
+        what: os.DirEntry[str],
+        images_in: Callable[[os.DirEntry[str]], Sequence[Image]],
+    ) -> Sequence[Image]:
+        """Return the images in a folder or file; if it is there and cannot be read, those that the
+        look before found in it."""
+        now, before = self.known[backup], self._before.get(backup, {})
+        try:
+            images = images_in(what)
+        except OSError as error:
+            unread = error.errno not in _NOT_THERE
+            self._skip(what, _text(error), unread=unread)
+            if not unread:
+                return ()
+            inside = what.path + "/"
+            now |= {path: each for path, each in before.items() if path.startswith(inside)}
+            images = before.get(what.path, ())
+        now[what.path] = images
+        return images
+
+    def _images(self, folder: os.DirEntry[str]) -> Sequence[Image]:
+        """Return the images of <root>/<backup_id>. Raises OSError."""
         entries = self._open(folder, "not a folder: expected <backup_id>/disk<N>.qcow2")
         if entries is None:
-            return []
+            return ()
         disks: dict[int, Sequence[Image]] = {}
         # Files before folders: disk0.qcow2 is disk 0, whatever a folder disk-0 holds.
         for entry in entries:
-            match = _DISK_FILE.fullmatch(entry.name)
-            image = match and self._image(folder.name, int(match["index"]), entry)
-            if image:
-                disks[image.disk_index] = [image]
+            if match := _DISK_FILE.fullmatch(entry.name):
+                index = int(match["index"])
+                image = partial(self._image, folder.name, index)
+                if found := self._read(folder.name, entry, image):
+                    disks[index] = found
         for entry in entries:
             match = _DISK_FOLDER.fullmatch(entry.name)
             if match and int(match["index"]) in disks:
                 self._skip(entry, f"disk {match['index']} is the file disk{match['index']}.qcow2")
             elif match:
                 index = int(match["index"])
-                disks[index] = self._disk_folder(folder.name, index, entry)
+                of_disk = partial(self._disk_folder, folder.name, index)
+                disks[index] = self._read(folder.name, entry, of_disk)
             elif not _DISK_FILE.fullmatch(entry.name):
                 self._skip(entry, "neither disk<N>.qcow2 nor a folder disk-<N>")
         images = [image for of_disk in disks.values() for image in of_disk]
         if not images:
             self._skip(folder, "no disk image in it" if entries else "an empty folder")
-            return []
-        return self._backups(folder.name, images)
+        return images
 
     def _disk_folder(self, backup: str, index: int, folder: os.DirEntry[str]) -> Sequence[Image]:
         """Return the images in <backup_id>/disk-<N> that are shown: any number of dated ones, or
-        one without a date."""
+        one without a date. Raises OSError."""
         entries = self._open(folder, "not a folder")
         if entries is None:
-            return []
+            return ()
         if not entries:
             self._skip(folder, "an empty folder")
-        images = []
+        images: list[Image] = []
+        image = partial(self._image, backup, index)
         for entry in entries:
             match = _DATED.fullmatch(entry.name)
             if not entry.name.endswith(".qcow2"):
                 self._skip(entry, "not named .qcow2")
             elif match and int(match["index"]) != index:
                 self._skip(entry, f"its name says disk {match['index']}, its folder disk {index}")
-            elif image := self._image(backup, index, entry):
-                images.append(image)
+            else:
+                images += self._read(backup, entry, image)
         return self._shown(images) if len(images) > 1 else images
 
     def _shown(self, images: Sequence[Image]) -> Sequence[Image]:
@@ -245,24 +307,24 @@ class _Walk:
         backups.append(FoundBackup(folder, vm_name, created_at, _by_index(newest)))
         return backups
 
-    def _image(self, folder: str, index: int, entry: os.DirEntry[str]) -> Image | None:
-        """Look at one file; None if it is skipped."""
+    def _image(self, folder: str, index: int, entry: os.DirEntry[str]) -> Sequence[Image]:
+        """Look at one file; nothing if it is skipped. Raises OSError."""
         path = Path(entry.path)
         try:
             if entry.is_symlink():
                 path = path.resolve(strict=True)
                 if not path.is_relative_to(self.root):
                     self._skip(entry, f"a link that leaves the folder, to {path}")
-                    return None
+                    return ()
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
                 self._skip(entry, "not a file")
-                return None
+                return ()
             size, backing_name = _read_header(path)
-        except (OSError, RuntimeError, ValueError) as error:
-            self._skip(entry, _text(error))
-            return None
-        return Image(
+        except (RuntimeError, ValueError) as error:
+            self._skip(entry, str(error))
+            return ()
+        image = Image(
             folder=folder,
             disk_index=index,
             path=path,
@@ -271,22 +333,20 @@ class _Walk:
             dated=_date_in_name(entry.name),
             modified=datetime.fromtimestamp(status.st_mtime, UTC),
         )
+        return (image,)
 
     def _open(self, folder: os.DirEntry[str], otherwise: str) -> list[os.DirEntry[str]] | None:
-        """List a folder; None if it is skipped."""
-        try:
-            if folder.is_symlink() and folder.is_dir():
-                self._skip(folder, "a link to a folder; these are not followed")
-            elif folder.is_dir():
-                return _entries(folder.path)
-            else:
-                self._skip(folder, otherwise)
-        except OSError as error:
-            self._skip(folder, _text(error))
+        """List a folder; None if it is skipped. Raises OSError."""
+        if folder.is_symlink() and folder.is_dir():
+            self._skip(folder, "a link to a folder; these are not followed")
+        elif folder.is_dir():
+            return _entries(folder.path)
+        else:
+            self._skip(folder, otherwise)
         return None
 
-    def _skip(self, what: os.DirEntry[str] | Path, reason: str) -> None:
-        self.skipped.append(Skipped(Path(what), reason))
+    def _skip(self, what: os.DirEntry[str] | Path, reason: str, *, unread: bool = False) -> None:
+        self.skipped.append(Skipped(Path(what), reason, unread))
 
 
 def _points(images: Sequence[Image]) -> list[dict[int, Image]]:

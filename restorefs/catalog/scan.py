@@ -14,7 +14,6 @@ A disk's row stands for its image for ever, so that what was shown under its id 
   cannot be read.
 """
 
-import os
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -31,6 +30,7 @@ from restorefs.catalog.repository import (
     Progress,
     Skipped,
     find_backups,
+    is_gone,
 )
 from restorefs.catalog.schema import (
     COMPLETED,
@@ -151,7 +151,7 @@ class _Writer:
                 row["status"] == COMPLETED
                 and path not in self._found
                 and Path(path).is_relative_to(self.report.root)
-                and not os.path.lexists(path)
+                and is_gone(path)
             ):
                 self._update(row, {"status": MISSING})
                 self.report.vanished.append(Path(path))
@@ -162,7 +162,7 @@ class _Writer:
         if any(not _is_utf8(name) for name in names):
             return "a name that is not UTF-8, which the catalog cannot hold; mount with --images"
         for row in self._elsewhere.get(backup.id, ()):
-            if row["status"] == COMPLETED and Path(row["qcow2_path"]).exists():
+            if row["status"] == COMPLETED and not is_gone(row["qcow2_path"]):
                 return f"backup {backup.id} is catalogued already, from {row['qcow2_path']}"
         return None
 

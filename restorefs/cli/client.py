@@ -15,6 +15,7 @@ import httpx
 
 from restorefs.cli.text import printable
 from restorefs.config import is_ours, real_mountpoint
+from restorefs.users import name_of
 
 _SECONDS = 300.0  # attaching every disk of a backup, one after the other
 
@@ -69,7 +70,7 @@ def _instances(runtime_dir: Path) -> Iterator[tuple[str, Path]]:
     try:
         # Root may ask the daemon of any user; its default folder is nobody else's to make.
         if os.geteuid() != 0 and not is_ours(runtime_dir):
-            raise click.ClickException(f"{runtime_dir} may be written by others: not trusted")
+            raise click.ClickException(f"{runtime_dir} {_distrusted(runtime_dir)}")
         refused, found = None, False
         for folder in sorted(runtime_dir.iterdir()):
             try:
@@ -90,6 +91,13 @@ def _instances(runtime_dir: Path) -> Iterator[tuple[str, Path]]:
         raise click.ClickException(
             f"{error.filename} may not be read: only the daemon's own user and root may ask it"
         ) from error
+
+
+def _distrusted(folder: Path) -> str:
+    owner = folder.lstat().st_uid
+    if owner not in (0, os.geteuid()):
+        return f"belongs to {name_of(owner)}: only that user and root may ask its daemons"
+    return "may be written by others: not trusted"
 
 
 def _others(found: dict[str, Path]) -> str:

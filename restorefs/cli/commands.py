@@ -1,8 +1,6 @@
 """The commands."""
 
-import logging
 import os
-import sys
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -14,7 +12,7 @@ import click
 import restorefs
 from restorefs.cli import config_file, show
 from restorefs.cli.params import Address, Codepage, DiskIndex, Duration, Mask, Names, Size
-from restorefs.cli.text import READY, PrintableFormatter, printable
+from restorefs.cli.text import READY, printable
 from restorefs.config import PROFILES, Settings, default_runtime_dir, real_mountpoint
 from restorefs.errors import ConfigError, RestoreError
 from restorefs.session.uri import SCHEMES
@@ -274,8 +272,10 @@ def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     import trio
 
     from restorefs import daemon
+    from restorefs.cli.log import Stderr
 
-    _log_to_stderr(log_level)
+    stderr = Stderr()
+    stderr.log(log_level)
     config_file.settle(ctx, options, "catalog_url", "images")
     if options["mountpoint"] is None:
         raise click.UsageError("say where to mount: MOUNTPOINT, or `mountpoint` in --config FILE")
@@ -284,9 +284,13 @@ def mount(ctx: click.Context, /, log_level: str, **options: Any) -> None:
     settings = Settings(mountpoint=mountpoint, runtime_dir=ctx.obj["runtime_dir"], **options)
 
     def ready(line: str) -> None:
-        click.echo(READY + line, err=True)
+        stderr.start()
+        stderr.say(READY + printable(line))
 
-    trio.run(partial(daemon.run, settings, ready))
+    try:
+        trio.run(partial(daemon.run, settings, ready))
+    finally:
+        stderr.end()
 
 
 @main.command("mount-helper", hidden=True)
@@ -598,11 +602,3 @@ def _daemon(ctx: click.Context) -> "DaemonClient":
 def _quoted(backup: str) -> str:
     """Return a backup's id as a part of a URL's path."""
     return quote(os.fsencode(backup), safe="")
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    for name in ("httpx", "hypercorn", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)

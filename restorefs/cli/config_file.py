@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import click
 from click.core import ParameterSource
@@ -49,7 +49,7 @@ def load(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path 
     try:
         with path.open("rb") as file:
             table = tomllib.load(file)
-            mode = os.fstat(file.fileno()).st_mode
+            about = os.fstat(file.fileno())
     except OSError as error:
         raise click.UsageError(f"{path}: {error.strerror}", ctx) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -61,7 +61,11 @@ def load(ctx: click.Context, param: click.Parameter, path: Path | None) -> Path 
             found[str(known.name)] = _checked(ctx, known, value)
         except click.BadParameter as error:
             raise click.UsageError(printable(f"{path}: {key}: {error.message}"), ctx) from error
-    if mode & stat.S_IROTH and any(map(has_password, table.values())):
+    if os.geteuid() == 0 and _is_writable_by_others(about):
+        raise click.UsageError(
+            f"{path}: others may write to it, and root does what it says: `chmod go-w {path}`", ctx
+        )
+    if about.st_mode & stat.S_IROTH and any(map(has_password, table.values())):
         raise click.UsageError(
             f"{path}: holds a password, and everybody may read it: `chmod o-r {path}`", ctx
         )
@@ -120,12 +124,20 @@ def _single(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
             raise click.BadParameter(f"must be a whole number, not {_named(value)}")
     elif not isinstance(value, str) and not (number and isinstance(param.type, _WHOLE_NUMBERS)):
         raise click.BadParameter(f'must be text in quotes, such as "...", not {_named(value)}')
+    if "\0" in str(value):  # a character that no argument can have
+        raise click.BadParameter("must not contain a NUL")
     if isinstance(param.type, click.Path) and not os.path.isabs(value):  # noqa: PTH117
         # Relative to what? A service has no folder that it was started in.
         raise click.BadParameter(f"must be a path that begins with /, not {value!r}")
     text = str(value)
     param.type.convert(text, None, ctx)
     return text
+
+
+def _is_writable_by_others(about: os.stat_result) -> bool:
+    """Whether somebody but its owner and root's group may write to a file."""
+    by_group = about.st_mode & stat.S_IWGRP and about.st_gid != 0
+    return bool(by_group or about.st_mode & stat.S_IWOTH)
 
 
 def _named(value: Any) -> str:
@@ -142,10 +154,13 @@ def _named(value: Any) -> str:
 
 
 def has_password(value: Any) -> bool:
-    """Whether it is the URL of a database with its password."""
-    if not isinstance(value, str):
+    """Whether it is the URL of a database with a password: the user's, or that of a key, which the
+    driver takes from the query."""
+    if not isinstance(value, str) or "://" not in value:
         return False
     try:
-        return "://" in value and urlsplit(value).password is not None
+        url = urlsplit(value)
     except ValueError:  # no URL
         return False
+    names = [name for name, _ in parse_qsl(url.query, keep_blank_values=True)]
+    return url.password is not None or any("passw" in name.lower() for name in names)

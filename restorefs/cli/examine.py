@@ -47,9 +47,9 @@ def machine(runtime_dir: Path) -> Iterator[Finding]:
 
 
 def no_images(folder: Path) -> Iterator[Finding]:
-    """Yield what a folder holds under an image's name that cannot be one."""
+    """Yield what a folder holds under an image's name that cannot be one, or cannot be read."""
     for skipped in find_backups(folder, lambda _done, _all: None).skipped:
-        if skipped.path.suffix == ".qcow2":
+        if skipped.is_trouble:
             yield Finding(str(skipped.path), False, skipped.reason)
 
 

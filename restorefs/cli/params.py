@@ -7,6 +7,7 @@ import string
 import click
 
 _SECONDS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_LONGEST = 3650 * 86_400.0  # longer, and times that are counted from it are no dates any more
 _BYTES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
@@ -23,7 +24,10 @@ class Duration(click.ParamType[float]):
         match = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", value)
         if match is None:
             self.fail(f"{value!r} is not a duration such as 90s, 15m, 1h", param, ctx)
-        return float(match[1]) * _SECONDS[match[2]]
+        seconds = float(match[1]) * _SECONDS[match[2]]
+        if seconds > _LONGEST:
+            self.fail(f"{value!r} is too long: at most {_LONGEST / 86_400:g}d", param, ctx)
+        return seconds
 
 
 class Size(click.ParamType[int]):

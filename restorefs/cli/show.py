@@ -48,6 +48,7 @@ def status(told: dict[str, Any]) -> None:
     ]
     if told["catalog_error"]:
         lines.append(f"         CANNOT BE READ NOW: {told['catalog_error']}")
+    lines += [f"         CANNOT READ {text}" for text in told["catalog_unread"]]
     kept = f"let go after {idle:g} s without access" if idle else "kept until the end"
     lines.append(f"attached {len(told['attached'])} of at most {told['max_attached']}, {kept}")
     lines += [f"API      {url}" for url in told["listening"]]

@@ -3,6 +3,7 @@
 Owns what counts as a difference. Must not know how the two were found.
 """
 
+import hashlib
 import stat
 
 from restorefs.guestfs.base import Attributes
@@ -35,11 +36,15 @@ async def differs(tree: Tree, newer: Entry, older: Entry) -> bool | None:
         return True
     if new.size > MAX_COMPARED:
         return True if new.mtime_ns != old.mtime_ns else None
-    for start in range(0, new.size, _PIECE):
-        piece = bytes(await tree.read(newer.node, start, _PIECE))
-        if piece != await tree.read(older.node, start, _PIECE):
-            return True
-    return False
+    # One after the other: each of the two disks may need the only free slot.
+    return await _digest(tree, newer, new.size) != await _digest(tree, older, old.size)
+
+
+async def _digest(tree: Tree, entry: Entry, size: int) -> bytes:
+    digest = hashlib.sha256()
+    for start in range(0, size, _PIECE):
+        digest.update(await tree.read(entry.node, start, _PIECE))
+    return digest.digest()
 
 
 def _attributes(entry: Entry) -> Attributes:

@@ -24,14 +24,20 @@ from restorefs.control.limits import Limits
 from restorefs.control.listing import SORTS, Listings, Steps
 from restorefs.control.metrics import ApiFigures
 from restorefs.control.mounts import Mounts
-from restorefs.control.paths import Paths, Place
+from restorefs.control.paths import Paths, Place, TooManyLinksError
 from restorefs.control.problems import ProblemError, as_json
 from restorefs.control.query import Query
 from restorefs.control.rows import Json, Row, describe, etag, type_of
 from restorefs.control.sniff import Kind, text_of, told_by
 from restorefs.control.streaming import Streamed, Write
 from restorefs.control.who import who_asks
-from restorefs.errors import DamagedError, IsAFolderError, RestoreError
+from restorefs.errors import (
+    DamagedError,
+    IsAFolderError,
+    NotAFolderError,
+    NotFoundError,
+    RestoreError,
+)
 from restorefs.tree.tree import Tree
 
 PIECE = 1 << 20
@@ -68,6 +74,8 @@ class Files:
         offset, limit = query.number("offset", 0), query.number("limit", 2**53, 1)
         place = await self._paths.find(record, query.text("path") or "/")
         entry = place.entry
+        if not place.is_folder:
+            raise NotAFolderError(f"{place.shown} is not a folder")
         rows = await self._listings.rows(entry.node, entry.generation, sort, first)
         found = {}
         if part := query.text("q"):
@@ -117,12 +125,15 @@ class Files:
             if len(found) >= _MAX_FOLLOWED:
                 break
             path = os.fsdecode(place.path.rstrip(b"/") + b"/" + row.name)
-            told: Json = {"target": "", "target_type": None}
+            told: Json = {}
             try:
                 told["target"] = os.fsdecode(await self._tree.readlink(row.node))
+                told["target_type"] = None
                 told["target_type"] = type_of((await self._paths.find(record, path)).mode)
-            except (RestoreError, ProblemError):
-                pass  # it leads nowhere, or nobody can tell
+            except (NotFoundError, NotAFolderError, TooManyLinksError):
+                pass  # it leads nowhere
+            except (RestoreError, ProblemError) as error:
+                told["error"] = str(error)
             found[row.name] = told
             await trio.lowlevel.checkpoint()
         return found
@@ -135,7 +146,7 @@ class Files:
         place = await self._file(record, query.needed("path"))
         attributes = place.entry.attributes
         assert attributes is not None
-        tag = etag(record.id, record.generation, place.entry.node, attributes)
+        tag = etag(record.id, place.entry.generation, place.entry.node, attributes)
         headers = {
             "Accept-Ranges": "bytes",
             "ETag": tag,
@@ -160,7 +171,8 @@ class Files:
             "Content-Length": str(end - start),
             "Content-Disposition": disposition(name),
         }
-        first = await self._piece(place, start, end) if request.method != "HEAD" else b""
+        # Also of HEAD: what fails at once is a problem.
+        first = await self._piece(place, start, end)
 
         answer = self._streamed(place, first, start + len(first), end, headers, status)
         if request.method == "GET":
@@ -168,7 +180,8 @@ class Files:
         return answer
 
     async def preview(self, request: Request) -> Response:
-        query = Query(request, "path")
+        query = Query(request, "path", "bytes")
+        most = query.number("bytes", _MAX_TEXT, 1, _MAX_TEXT)
         record = self._record(request)
         place = await self._file(record, query.needed("path"))
         attributes = place.entry.attributes
@@ -178,10 +191,10 @@ class Files:
         kind = told_by(first)
         if kind is None or (kind is not Kind.TEXT and size > _MAX_IMAGE):
             raise ProblemError(415, "neither text nor an image that can be shown; download it")
-        position = len(first)
-        end = position if kind is Kind.TEXT else size
+        position, end = len(first), size
         if kind is Kind.TEXT:
-            first = text_of(first).encode()
+            position = end = min(len(first), most)
+            first = text_of(first[:end]).encode()
         headers = {
             "Content-Type": kind.value,
             "Content-Length": str(len(first) + end - position),
@@ -189,13 +202,14 @@ class Files:
             "Cache-Control": "private, no-cache",
             "Content-Disposition": "inline",
             "X-Frame-Options": "SAMEORIGIN",
-            "ETag": etag(record.id, record.generation, place.entry.node, attributes),
+            "ETag": etag(record.id, place.entry.generation, place.entry.node, attributes),
         }
         if end < size:
             headers["X-Truncated"] = "true"
+        if request.method == "HEAD":  # who asks what it is
+            return Response(None, headers=headers)
         answer = self._streamed(place, first, position, end, headers)
-        if request.method == "GET":
-            audit.note(who_asks(request), "preview", record, _shown(place, 0, end))
+        audit.note(who_asks(request), "preview", record, _shown(place, 0, end))
         return answer
 
     def _streamed(

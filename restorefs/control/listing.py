@@ -114,7 +114,7 @@ async def read_all(tree: Tree, folder: NodeId) -> list[Row]:
     rows: list[Row] = []
     cookie, complete = 0, False
     while not complete:
-        batch = await tree.readdir(folder, cookie)
+        batch = await tree.readdir(folder, cookie, stand_ins=False)
         rows += map(row_of, batch.items)
         complete = batch.complete
         if batch.items:

@@ -114,11 +114,16 @@ class Metrics(Collector):
             "Time from a request to its answer.",
             labels=["operation"],
         )
+        counts: Counter[str] = Counter()
+        took_ns: Counter[str] = Counter()
         for opcode, count in enumerate(fuse.requests):
             if count:
                 name = self._operations.get(opcode, "other").lower()
-                requests.add_metric([name], count)
-                seconds.add_metric([name], fuse.nanoseconds[opcode] / 1e9)
+                counts[name] += count
+                took_ns[name] += fuse.nanoseconds[opcode]
+        for name, count in counts.items():
+            requests.add_metric([name], count)
+            seconds.add_metric([name], took_ns[name] / 1e9)
         yield requests
         yield seconds
         errors = CounterMetricFamily(

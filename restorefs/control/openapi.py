@@ -339,7 +339,10 @@ def _files() -> Schema:
     shown: Schema = {
         kind: {} for kind in ("text/plain", "image/png", "image/jpeg", "image/gif", "image/webp")
     }
-    preview = _call("A file, shown.", None, path=(_PATH_MOUNT,), query=(_PATH,), needed=("path",))
+    most = ("bytes", {"type": "integer", "minimum": 1, "maximum": 1 << 20})
+    preview = _call(
+        "A file, shown.", None, path=(_PATH_MOUNT,), query=(_PATH, most), needed=("path",)
+    )
     preview["responses"]["200"]["content"] = shown
     packed = _call(
         "Folders as an archive, made while it is sent.",
@@ -420,6 +423,7 @@ def _daemon() -> Schema:
             "started_at": _TIME,
             "catalog": _maybe(_TEXT),
             "catalog_error": _maybe(_TEXT),
+            "catalog_unread": _maybe(_list(_TEXT)),
             "backups": _NUMBER,
             "disks": _NUMBER,
             "max_attached": _NUMBER,

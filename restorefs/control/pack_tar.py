@@ -14,10 +14,11 @@ from functools import partial
 import trio
 import zstandard
 
-from restorefs.control.packing import Member, Packer, Put
+from restorefs.control.packing import Member, Packer, Put, Share
 
 _LEVEL = 3
 _END = bytes(2 * tarfile.BLOCKSIZE)
+_TORN = b"this archive is not complete"
 _TYPES = {
     stat.S_IFREG: tarfile.REGTYPE,
     stat.S_IFDIR: tarfile.DIRTYPE,
@@ -35,7 +36,7 @@ class TarPacker(Packer):
     suffix = ".tar.zst"
     has_hard_links = True
 
-    def __init__(self, put: Put, threads: trio.CapacityLimiter) -> None:
+    def __init__(self, put: Put, threads: trio.CapacityLimiter, share: Share) -> None:
         self._put = put
         self._threads = threads
         self._compressor = zstandard.ZstdCompressor(level=_LEVEL).compressobj()
@@ -76,3 +77,9 @@ class TarPacker(Packer):
 
     def encode_end(self) -> bytes:
         return self._compressor.flush()
+
+    def encode_cut(self) -> bytes:
+        # Half a header, and of a second frame no more than its begin: neither tar nor zstd takes
+        # that for an end. They give out all in front of it, which zstd does of whole frames only.
+        torn = self._compressor.compress(_TORN)
+        return torn + self._compressor.flush() + zstandard.FRAME_HEADER

@@ -9,6 +9,7 @@ the central directory, some 100 bytes.
 Concurrency: compressing a large piece takes a thread; the rest is quick.
 """
 
+import re
 import stat
 import struct
 import zlib
@@ -17,12 +18,13 @@ from time import gmtime
 
 import trio
 
-from restorefs.control.packing import Member, Packer, Put
+from restorefs.control.packing import Member, Packer, Put, Share
 from restorefs.errors import UnsupportedError
 
 _LEVEL = 1
 _INLINE = 32 << 10  # bytes that are compressed in the loop
-_MAX_DIRECTORY = 256 << 20
+_PIECE = 1 << 20
+_DIRECTORY_SIGNATURE = b"PK\1\2"
 _LOCAL = struct.Struct("<4s5H3I2H")  # 4.3.7
 _DESCRIPTOR = struct.Struct("<4sIQQ")  # 4.3.9.2
 _CENTRAL = struct.Struct("<4s6H3I5H2I")  # 4.3.12
@@ -35,6 +37,7 @@ _BEHIND, _UTF8 = 1 << 3, 1 << 11  # 4.4.4
 _STORED, _DEFLATED = 0, 8
 _FULL32 = 0xFFFFFFFF
 _FULL16 = 0xFFFF
+_ESCAPED = re.compile(rb"%(?=[0-9A-Fa-f]{2})")
 
 
 class ZipPacker(Packer):
@@ -44,9 +47,10 @@ class ZipPacker(Packer):
     suffix = ".zip"
     has_hard_links = False
 
-    def __init__(self, put: Put, threads: trio.CapacityLimiter) -> None:
+    def __init__(self, put: Put, threads: trio.CapacityLimiter, share: Share) -> None:
         self._put_raw = put
         self._threads = threads
+        self._share = share
         self._position = 0
         self._directory = bytearray()
         self._count = 0
@@ -54,8 +58,13 @@ class ZipPacker(Packer):
     async def begin(self, member: Member, target: bytes = b"", hard: bool = False) -> None:
         assert not hard
         found = member.attributes
+        name = _name(member.name) + (b"/" if stat.S_ISDIR(found.mode) else b"")
+        if len(name) > _FULL16:
+            raise UnsupportedError(
+                f"its path has {len(name)} bytes in a zip, and may have {_FULL16}"
+            )
         self._member = member
-        self._name = _name(member.name) + (b"/" if stat.S_ISDIR(found.mode) else b"")
+        self._name = name
         self._start = self._position
         self._deflate = (
             zlib.compressobj(_LEVEL, zlib.DEFLATED, -15)
@@ -99,7 +108,8 @@ class ZipPacker(Packer):
 
     async def finish(self) -> None:
         start, size = self._position, len(self._directory)
-        await self._put(bytes(self._directory))
+        for at in range(0, size, _PIECE):
+            await self._put(bytes(self._directory[at : at + _PIECE]))
         end64 = self._position
         counts = (self._count, self._count, size, start)
         await self._put(
@@ -111,8 +121,12 @@ class ZipPacker(Packer):
             )
         )
 
+    def encode_cut(self) -> bytes:
+        # Who looks for members without the directory sees by this where the last one ends.
+        return _DIRECTORY_SIGNATURE
+
     def _note(self) -> None:
-        """Write the member's record for the central directory."""
+        """Keep the member's record for the central directory. Raises UnsupportedError."""
         found = self._member.attributes
         extra = _unix_fields(self._member)
         shown = [min(each, _FULL32) for each in (self._packed, self._size, self._start)]
@@ -121,9 +135,9 @@ class ZipPacker(Packer):
         if wide:
             extra = struct.pack(f"<2H{len(wide)}Q", 1, 8 * len(wide), *wide) + extra
         dos = 0x10 if stat.S_ISDIR(found.mode) else 0
-        self._directory += (
+        record = (
             _CENTRAL.pack(
-                *(b"PK\1\2", _MADE_ON_UNIX, _VERSION, self._flags, self._method),
+                *(_DIRECTORY_SIGNATURE, _MADE_ON_UNIX, _VERSION, self._flags, self._method),
                 *(*_dos_time(found.mtime_ns), self._crc, shown[0], shown[1]),
                 *(len(self._name), len(extra), 0, 0, 0),
                 *((found.mode & 0xFFFF) << 16 | dos, shown[2]),
@@ -131,9 +145,10 @@ class ZipPacker(Packer):
             + self._name
             + extra
         )
+        if not self._share.take(len(record)):
+            raise UnsupportedError("too many files for the zips under way; a tar.zst has no limit")
+        self._directory += record
         self._count += 1
-        if len(self._directory) > _MAX_DIRECTORY:
-            raise UnsupportedError("too many files for one zip; a tar.zst has no limit")
 
     async def _run(self, compress: "partial[bytes]", size: int) -> bytes:
         if size <= _INLINE:
@@ -152,8 +167,8 @@ class ZipPacker(Packer):
 
 def _name(name: bytes) -> bytes:
     """Return a name in UTF-8. What is none, and a backslash, which Windows takes for a slash, are
-    percent-encoded."""
-    name = name.replace(b"\\", b"%5C")
+    percent-encoded; and so is what would look like that, for no two names may become one."""
+    name = _ESCAPED.sub(b"%25", name).replace(b"\\", b"%5C")
     try:
         name.decode()
     except UnicodeDecodeError:

@@ -2,18 +2,29 @@
 
 Owns that nothing leads out of the disk: a path is walked name by name in the tree, never in the
 host's file system, and a link is followed inside its volume only, an absolute one from the
-volume's root. `..` in what is typed is refused, and in a link stops at the volume's root. Must not
-know what is done with the node.
+volume's root. `..` in what is typed is refused, and in a link stops at the volume's root. And that
+a file is not said to be absent, or taken for another one, while a volume that may hold it cannot be
+read. Must not know what is done with the node.
 """
 
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import ClassVar, NamedTuple
 
 from restorefs.catalog.records import DiskRecord
 from restorefs.control.problems import ProblemError
-from restorefs.errors import GoneError, NotAFolderError, NotFoundError, RestoreError
+from restorefs.control.unshown import Unshown, why_not_shown
+from restorefs.errors import (
+    DamagedError,
+    GoneError,
+    NotAFolderError,
+    NotFoundError,
+    RestoreError,
+    StorageError,
+)
+from restorefs.session.disk import Content
 from restorefs.session.pool import Pool
 from restorefs.tree.nodeid import NodeId
 from restorefs.tree.tree import Entry, Tree
@@ -56,6 +67,10 @@ def _mode(entry: Entry) -> int:
     return entry.attributes.mode
 
 
+def _all(errors: list[RestoreError]) -> str:
+    return "; ".join(map(str, errors))
+
+
 def names_of(path: str) -> list[bytes]:
     """Return the names of a typed path. Raises ProblemError for what cannot be one."""
     raw = os.fsencode(path)
@@ -75,6 +90,7 @@ class Paths:
     def __init__(self, tree: Tree, pool: Pool) -> None:
         self._tree = tree
         self._pool = pool
+        self._unshown = Unshown()
 
     async def find(self, record: DiskRecord, path: str, *, follow: bool = True) -> Place:
         """Return where a path on a disk leads; `follow` a link at its end, too.
@@ -89,35 +105,61 @@ class Paths:
             return Place(b"/", await self._tree.getattr(folder), root)
         if await self._is_whole(record):
             return await self._walk(b"", folder, names, follow)
-        volumes = await self._volumes(record)
-        if names[0] in volumes:
+        contents = await self._contents(record)
+        named = [each for each in contents if each.volume.name == names[0]]
+        if any(each.is_shown for each in named):
             root_node = await self._volume(record, names[0])
             return await self._walk(b"/" + names[0], root_node, names[1:], follow)
-        return await self._search(record, names, volumes, follow)
+        if named:
+            raise why_not_shown(named[0])
+        return await self._search(record, names, contents, follow)
 
     async def _search(
-        self, record: DiskRecord, names: list[bytes], volumes: list[bytes], follow: bool
+        self, record: DiskRecord, names: list[bytes], contents: list[Content], follow: bool
     ) -> Place:
-        """Look for a path on every volume, the largest first: /etc/hostname is on one of them."""
+        """Look for a path on every volume, the largest first: /etc/hostname is on one of them. What
+        is on a smaller one counts only if it is known not to be on the larger ones."""
+        asked: list[bytes] = []
         failed: list[RestoreError] = []
-        for volume in volumes:
+        path = os.fsdecode(b"/" + b"/".join(names))
+        for content in contents:
+            volume = content.volume.name
+            if not content.is_shown and not await self._may_hold_files(record, content):
+                continue
+            asked.append(volume)
             try:
+                if not content.is_shown:
+                    raise why_not_shown(content)
                 root = await self._volume(record, volume)
-                return await self._walk(b"/" + volume, root, names, follow)
+                place = await self._walk(b"/" + volume, root, names, follow)
             except (NotFoundError, NotAFolderError):
                 continue
             except GoneError:
                 raise
             except RestoreError as error:
                 failed.append(error)
-        path = os.fsdecode(b"/" + b"/".join(names))
-        if failed and len(failed) == len(volumes):
+                continue
+            if failed:
+                raise type(failed[0])(
+                    f"{path!r} is on {os.fsdecode(volume)}, but may be on a larger volume as well:"
+                    f" {_all(failed)}; ask for {place.shown!r} if that is the one"
+                )
+            return place
+        if failed and len(failed) == len(asked):
             raise failed[0]
         if failed:  # it may well be there
-            unread = "; ".join(map(str, failed))
-            raise type(failed[0])(f"no {path!r} on the volumes that can be read, and {unread}")
-        where = ", ".join(map(os.fsdecode, volumes)) or "none that has files"
+            raise type(failed[0])(
+                f"no {path!r} on the volumes that can be read, and {_all(failed)}"
+            )
+        where = ", ".join(map(os.fsdecode, asked)) or "none that has files"
         raise NotFoundError(f"no {path!r} on the disk's volumes ({where})")
+
+    async def _may_hold_files(self, record: DiskRecord, content: Content) -> bool:
+        """Whether a volume that has no folder may hold files; if that cannot be told, it may."""
+        async with self._pool.use(record) as disk:
+            with suppress(StorageError, DamagedError):
+                return await self._unshown.may_hold_files(disk, content)
+            return True
 
     def _folder(self, record: DiskRecord) -> NodeId:
         folder = self._tree.namespace.disk_folders.get(record.id)
@@ -129,15 +171,15 @@ class Paths:
         async with self._pool.use(record) as disk:
             return disk.whole is not None
 
-    async def _volumes(self, record: DiskRecord) -> list[bytes]:
-        """Return the names in a disk's folder, the largest volume first."""
+    async def _contents(self, record: DiskRecord) -> list[Content]:
+        """Return the volumes of a disk, the largest first."""
         async with self._pool.use(record) as disk:
-            sized = [
-                (-(content.volume.device.size if content.volume.device else 0), index, content)
-                for index, content in disk.contents.items()
-                if content.is_shown
-            ]
-        return [content.volume.name for *_, content in sorted(sized, key=lambda each: each[:2])]
+            contents = [disk.contents[index] for index in sorted(disk.contents)]
+
+        def size(content: Content) -> int:
+            return content.volume.device.size if content.volume.device else 0
+
+        return sorted(contents, key=size, reverse=True)
 
     async def _volume(self, record: DiskRecord, name: bytes) -> NodeId:
         """Return the root of a volume, which another disk's folder may show."""
@@ -179,7 +221,14 @@ class Paths:
                 continue
             if len(name) > _MAX_NAME or b"\0" in name or len(above) > _MAX_NAMES:
                 raise NotFoundError(f"there is no {os.fsdecode(name[:80])!r}...")
-            entry = await tree.lookup(here.node, name)
+            try:
+                entry = await tree.lookup(here.node, name)
+            except (NotFoundError, NotAFolderError) as error:
+                way = b"/".join((path, *(each for each, _ in above)))
+                shown = os.fsdecode(way) or "/"
+                if isinstance(error, NotAFolderError):
+                    raise NotAFolderError(f"{shown} is not a folder") from None
+                raise NotFoundError(f"{shown} has no {os.fsdecode(name)!r}") from None
             if stat.S_ISLNK(_mode(entry)) and (todo or follow):
                 links += 1
                 if links > _MAX_LINKS:

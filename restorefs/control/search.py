@@ -1,7 +1,7 @@
 """Search by name below a folder, as a stream of results.
 
-Owns the records of the stream, and what a search is bounded by. Links are not followed, so it ends;
-a folder that is its own descendant ends at the depth. Must not know what the names are.
+Owns the records of the stream, and what a search is bounded by. Links are not followed, and no
+folder is looked into twice, so it ends. Must not know what the names are.
 
 Concurrency: the loop has a turn after every batch of names; the search ends when the client leaves.
 """
@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from fnmatch import translate
+from typing import NamedTuple
 
 import trio
 from starlette.requests import Request
@@ -24,10 +25,11 @@ from restorefs.control.query import Query
 from restorefs.control.rows import Json, row_of, type_of
 from restorefs.control.rows import describe as describe_row
 from restorefs.control.streaming import Streamed, Write
+from restorefs.control.walking import Walk
 from restorefs.control.who import who_asks
 from restorefs.errors import NotAFolderError, RestoreError
 from restorefs.tree.nodeid import NodeId
-from restorefs.tree.tree import Tree
+from restorefs.tree.tree import Listed, Tree
 
 _MAX_DEPTH = 100
 _MAX_PATTERN = 255
@@ -76,6 +78,20 @@ def _compile(pattern: str, *, case: bool) -> "re.Pattern[str]":
         raise ProblemError(422, f"the pattern cannot be understood: {error}") from None
 
 
+class _Folder(NamedTuple):
+    """A folder to look into. `parent`: the path of the one that its name is in; kept apart, for all
+    folders in that one share it. `above`: those on the way to it."""
+
+    parent: bytes
+    name: bytes
+    node: NodeId
+    above: tuple[NodeId, ...] = ()
+
+    @property
+    def path(self) -> bytes:
+        return self.parent + b"/" + self.name if self.name else self.parent
+
+
 class _Search:
     """One search under way."""
 
@@ -92,6 +108,7 @@ class _Search:
         self._matches = pattern.match
         self._kind = kind
         self._limit = limit
+        self._walk = Walk()
         self._folders = self._entries = self._found = self._errors = 0
         self._too_deep = self._limited = False
         self._told_at = trio.current_time()
@@ -99,9 +116,9 @@ class _Search:
     async def run(self, path: bytes, folder: NodeId) -> None:
         # The folders that are still to come, the next one last: those of one way down and their
         # siblings, so no more than names that were seen.
-        todo = [(path, folder, 1)]
+        todo = [_Folder(path, b"", folder)]
         while todo and not self._limited:
-            todo += (await self._look_into(*todo.pop()))[::-1]
+            todo += (await self._look_into(todo.pop()))[::-1]
         await self._tell(
             record="end",
             folders=self._folders,
@@ -112,30 +129,32 @@ class _Search:
             limited=self._limited,
         )
 
-    async def _look_into(
-        self, path: bytes, folder: NodeId, depth: int
-    ) -> list[tuple[bytes, NodeId, int]]:
+    async def _look_into(self, folder: _Folder) -> list[_Folder]:
         """Look at a folder's names; return its subfolders."""
-        below: list[tuple[bytes, NodeId, int]] = []
+        below: list[_Folder] = []
+        path = folder.path
+        above = (*folder.above, folder.node)
         self._folders += 1
         cookie, complete = 0, False
         while not complete:
             try:
-                batch = await self._tree.readdir(folder, cookie)
+                if not cookie:
+                    self._walk.enter(folder.node, folder.above)
+                batch = await self._tree.readdir(folder.node, cookie, stand_ins=False)
             except RestoreError as error:
-                self._errors += 1
-                shown = os.fsdecode(path) or "/"
-                await self._tell(record="error", path=shown, **describe(error))
+                await self._fail(path, error)
                 break
             lines = []
             for item in batch.items:
                 self._entries += 1
                 cookie = item.cookie
+                if item.entry.attributes is None and item.entry.kind in (0, stat.S_IFDIR):
+                    item = await self._ask_for(item, path)
                 attributes = item.entry.attributes
                 mode = attributes.mode if attributes is not None else item.entry.kind
                 if stat.S_ISDIR(mode) and attributes is not None:
-                    if depth < _MAX_DEPTH:
-                        below.append((path + b"/" + item.name, item.entry.node, depth + 1))
+                    if len(above) < _MAX_DEPTH:
+                        below.append(_Folder(path, item.name, item.entry.node, above))
                     else:
                         self._too_deep = True
                 if not self._matches(os.fsdecode(item.name)):
@@ -155,6 +174,19 @@ class _Search:
             await self._tell_progress(path)
             await trio.lowlevel.checkpoint()
         return below
+
+    async def _ask_for(self, item: Listed, folder: bytes) -> Listed:
+        """Return a name of a folder whose attributes are not listed with what can be known of it.
+        If it may be a folder and that is nothing, what is below it is missing from the answer."""
+        try:
+            return item._replace(entry=await self._tree.getattr(item.entry.node))
+        except RestoreError as error:
+            await self._fail(folder + b"/" + item.name, error)
+            return item
+
+    async def _fail(self, path: bytes, error: RestoreError) -> None:
+        self._errors += 1
+        await self._tell(record="error", path=os.fsdecode(path) or "/", **describe(error))
 
     async def _tell_progress(self, path: bytes) -> None:
         now = trio.current_time()

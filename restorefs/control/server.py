@@ -30,6 +30,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from restorefs.control.accepting import Listener
 from restorefs.control.sessions import PEER
 from restorefs.errors import ConfigError
 
@@ -96,14 +97,6 @@ def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
-async def serve_unix(
-    app: ASGIApp, path: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    """Serve an application on a unix socket until cancelled."""
-    with listen_unix(path) as listening:
-        await serve(app, listening, None, task_status)
-
-
 async def serve(
     app: ASGIApp,
     listening: socket.socket,
@@ -130,7 +123,7 @@ class _Server:
         self._places = trio.Semaphore(_MAX_CONNECTIONS)
 
     async def run(self, listening: socket.socket, task_status: trio.TaskStatus[None]) -> None:
-        listener = _Listener(
+        listener = Listener(
             trio.SocketListener(trio.socket.from_stdlib_socket(listening)), self._places
         )
         async with trio.open_nursery() as connections:
@@ -236,26 +229,6 @@ class _Http11(H11Protocol):
     async def _check_protocol(self, event: Request) -> None:
         """Let no request begin another protocol: who asks for HTTP/2 with an Upgrade is answered
         without (RFC 9110, 7.8), and what is said to be HTTP/2 is refused as a request."""
-
-
-class _Listener(trio.abc.Listener[trio.SocketStream]):
-    """Takes a connection only when there is a place for it; till then it waits in the kernel's
-    queue. One without a request gives its place back within seconds."""
-
-    def __init__(self, listener: trio.SocketListener, places: trio.Semaphore) -> None:
-        self._listener = listener
-        self._places = places
-
-    async def accept(self) -> trio.SocketStream:
-        await self._places.acquire()
-        try:
-            return await self._listener.accept()
-        except BaseException:
-            self._places.release()
-            raise
-
-    async def aclose(self) -> None:
-        await self._listener.aclose()
 
 
 class _Bounded(trio.abc.HalfCloseableStream):

@@ -21,7 +21,7 @@ from restorefs.tree.refresh import Refresher
 
 Json: TypeAlias = dict[str, Any]
 
-_OF_ALL = ("pid", "catalog", "catalog_error", "cache")
+_OF_ALL = ("pid", "catalog", "catalog_error", "catalog_unread", "cache")
 _OF_THE_HOST = ("attached_for", "socket", "qemu_nbd_pid")
 
 
@@ -48,6 +48,7 @@ class Status:
             "started_at": time_text(self.started_at),
             "catalog": self.refresher.catalog_name,
             "catalog_error": self.refresher.error,
+            "catalog_unread": list(self.refresher.unread),
             "backups": len(backups),
             "disks": len(seen),
             "max_attached": settings.max_attached,

@@ -75,7 +75,11 @@ class _Found:
 class Versions:
     """Versions of files."""
 
-    def __init__(self, tree: Tree, paths: Paths, mounts: Mounts, limits: Limits) -> None:
+    def __init__(
+        self, tree: Tree, paths: Paths, mounts: Mounts, limits: Limits, max_attached: int
+    ) -> None:
+        """max_attached: how many disks may be attached at once; half of that are ours at most."""
+        self._at_once = max(1, min(_AT_ONCE, max_attached // 2))
         self._tree = tree
         self._paths = paths
         self._mounts = mounts
@@ -96,7 +100,7 @@ class Versions:
         self._limits.versions.take()
         try:
             found = [_Found(backup) for backup in looked_at]
-            slots = trio.Semaphore(_AT_ONCE)
+            slots = trio.Semaphore(self._at_once)
             async with trio.open_nursery() as nursery:
                 for each in found:
                     nursery.start_soon(self._look, each, path, index, slots)

@@ -11,10 +11,11 @@ import os
 import select
 import socket
 import subprocess
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from restorefs.errors import ConfigError
+from restorefs.errors import MountError
 from restorefs.fuse.protocol import (
     BUFFER_SIZE,
     MAJOR,
@@ -32,7 +33,7 @@ _SECONDS = 10.0
 
 
 def mount(mountpoint: Path, options: Iterable[str]) -> int:
-    """Mount, and return the descriptor that requests come from. Raises ConfigError."""
+    """Mount, and return the descriptor that requests come from. Raises MountError."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         command = ["fusermount3", "-o", ",".join(sorted(options)), "--", str(mountpoint)]
@@ -47,35 +48,43 @@ def mount(mountpoint: Path, options: Iterable[str]) -> int:
                 timeout=_SECONDS,
             )
         except FileNotFoundError:
-            raise ConfigError("fusermount3 is not installed") from None
+            raise MountError("fusermount3 is not installed") from None
         except subprocess.TimeoutExpired:
-            raise ConfigError(f"fusermount3 takes more than {_SECONDS:g} s") from None
+            raise MountError(f"fusermount3 takes more than {_SECONDS:g} s") from None
         theirs.close()
         if result.returncode != 0:
-            raise ConfigError(result.stderr.strip() or "fusermount3 failed")
+            raise MountError(result.stderr.strip() or "fusermount3 failed")
         _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
     if not descriptors:
-        raise ConfigError("fusermount3 opened no /dev/fuse")
+        raise MountError("fusermount3 opened no /dev/fuse")
     os.set_inheritable(descriptors[0], False)
     return descriptors[0]
+
+
+def ended(fd: int) -> bool:
+    """Whether the kernel has ended the mount, of which nothing may be left then."""
+    poll = select.poll()
+    poll.register(fd, 0)  # errors alone
+    return bool(poll.poll(0))
 
 
 def agree(fd: int, max_background: int) -> None:
     """Answer the kernel's first request, and make the descriptor one that does not block.
 
-    Raises ConfigError for a kernel that lacks what we cannot do without.
+    Raises MountError for a kernel that lacks what we cannot do without.
     """
     os.set_blocking(fd, False)
     while True:
         if not select.select([fd], [], [], _SECONDS)[0]:
-            raise ConfigError("the kernel does not talk to us: no FUSE_INIT came")
+            raise MountError("the kernel does not talk to us: no FUSE_INIT came")
         try:
-            request = Request(fd, os.read(fd, BUFFER_SIZE))
+            message = os.read(fd, BUFFER_SIZE)
         except OSError as error:
             if error.errno in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
                 continue
-            raise ConfigError(f"the kernel ended the mount: {error.strerror}") from error
+            raise MountError(f"the kernel ended the mount: {error.strerror}") from error
         break
+    request = Request(fd, message, time.perf_counter_ns())
     asked = init_in(request.body)
     if (
         request.opcode != Opcode.INIT
@@ -83,7 +92,7 @@ def agree(fd: int, max_background: int) -> None:
         or asked.flags & NEEDED != NEEDED
     ):
         request.fail(errno.EPROTO)
-        raise ConfigError(
+        raise MountError(
             f"this kernel's FUSE ({asked.major}.{asked.minor}, {InitFlag(asked.flags)!r}) lacks"
             f" something: {MAJOR}.{MINOR} with {NEEDED!r} is needed (Linux 5.4 or newer)"
         )

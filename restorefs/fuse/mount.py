@@ -10,17 +10,18 @@ import errno
 import logging
 import os
 import shutil
+import stat
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import trio
 
 from restorefs.config import Settings
-from restorefs.errors import ConfigError, StorageError
+from restorefs.errors import ConfigError, MountError
 from restorefs.fuse import device
+from restorefs.fuse.mountinfo import Mounted, mount_of, mounted_on
 from restorefs.fuse.operations import Operations
 from restorefs.fuse.protocol import forget_attributes, forget_name
 from restorefs.fuse.server import Server
@@ -29,49 +30,64 @@ from restorefs.tree.namespace import Changes
 from restorefs.tree.tree import Tree
 
 log = logging.getLogger(__name__)
+_KIND = "fuse.restorefs"
 _READ_AHEAD_KIB = 4096
 _MAX_BACKGROUND = 512
 _FORGET_SECONDS = 10.0
 
 
-def prepare(mountpoint: Path) -> None:
-    """Make sure that a mountpoint can be mounted on; clean away the dead mount of a crash.
+def examine(mountpoint: Path) -> bool:
+    """Return whether a crash has left a dead mount of ours on a mountpoint, which prepare() cleans
+    away.
 
-    Raises ConfigError when it is no folder, or something is mounted there that is alive.
+    Raises ConfigError when it is no folder, MountError when something else is mounted there.
     """
+    refused: OSError | None = None
+    is_folder = False
     try:
-        mountpoint.stat()
+        is_folder = stat.S_ISDIR(mountpoint.stat().st_mode)
         os.statvfs(mountpoint)  # of a mount that died just now, the kernel still knows the rest
     except OSError as error:
-        if error.errno != errno.ENOTCONN:
-            raise ConfigError(
-                f"cannot mount on {mountpoint}: {error.strerror}; make the folder first"
-            ) from error
-        mounted = _mounted(mountpoint)
-        if mounted is not None and mounted.kind != "fuse.restorefs":
-            raise ConfigError(
-                f"a dead mount ({mounted.kind}) that is not ours is on {mountpoint}: unmount it"
-            ) from error
+        refused = error
+    mounted = mounted_on(mountpoint)
+    if refused is not None and refused.errno == errno.ENOTCONN:
+        if mounted is not None and mounted.kind == _KIND:
+            return True
+        dead = mount_of(mountpoint)
+        which = f"the mount ({dead.kind}) on {dead.path}" if dead is not None else "a mount above"
+        raise MountError(f"cannot mount on {mountpoint}: {which} is dead: unmount it")
+    if mounted is not None:
+        raise MountError(f"something ({mounted.kind}) is mounted on {mountpoint} already")
+    if refused is not None:
+        hint = "; make the folder first" if refused.errno == errno.ENOENT else ""
+        raise ConfigError(f"cannot mount on {mountpoint}: {refused.strerror}{hint}") from refused
+    if not is_folder:
+        raise ConfigError(f"cannot mount on {mountpoint}: it is not a folder")
+    return False
+
+
+def prepare(mountpoint: Path) -> None:
+    """Make sure that a mountpoint can be mounted on; clean away the dead mount of a crash. Only one
+    daemon may do so at a time: what it unmounts could be another one's new mount.
+
+    Raises as examine() does.
+    """
+    while examine(mountpoint):
         log.warning("cleaning up the dead mount that a crash left on %s", mountpoint)
         unmount(mountpoint)
-        return
-    if not os.path.isdir(mountpoint):  # noqa: PTH112
-        raise ConfigError(f"cannot mount on {mountpoint}: it is not a folder")
-    mounted = _mounted(mountpoint)
-    if mounted is not None:
-        raise ConfigError(f"something ({mounted.kind}) is mounted on {mountpoint} already")
-    if any(mountpoint.iterdir()):
-        log.warning("%s is not empty: what is in it is hidden while we are mounted", mountpoint)
+    with suppress(PermissionError):  # one need not be able to read what one mounts on
+        if any(mountpoint.iterdir()):
+            log.warning("%s is not empty: what is in it is hidden while we are mounted", mountpoint)
 
 
 def unmount(mountpoint: Path) -> None:
-    """Unmount what we, or another daemon of our user, have mounted. Raises ConfigError."""
+    """Unmount what we, or another daemon of our user, have mounted. Raises MountError."""
     command = ["umount", "--lazy"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
     if shutil.which(command[0]) is None:
-        raise ConfigError(f"{command[0]} is not installed")
+        raise MountError(f"{command[0]} is not installed")
     result = subprocess.run([*command, mountpoint], capture_output=True, text=True, check=False)
     if result.returncode != 0:
-        raise ConfigError(f"cannot unmount {mountpoint}: {result.stderr.strip()}")
+        raise MountError(f"cannot unmount {mountpoint}: {result.stderr.strip()}")
 
 
 class Mount:
@@ -93,34 +109,36 @@ class Mount:
         self._fd: int | None = None
         self._stopping = False
 
-    async def serve(self, ready: Callable[[], None]) -> None:
-        """Mount, drop what rights that needed, call `ready`, and serve until unmounted or stopped
+    async def serve(self, ready: Callable[[], Awaitable[None]]) -> None:
+        """Mount, drop what rights that needed, await `ready`, and serve until unmounted or stopped
         by stop().
 
         Unmounts at an end that was asked for. After anything else the mount is left dead on
         purpose: an empty folder in its place could make `rsync --delete` empty somebody's mirror.
-        Raises ConfigError when mounting is refused.
+        Raises MountError when mounting is refused, or the mount is still there at the end.
         """
         if self._stopping:  # before it began; from here to the server's start there is no await
             return
         with ExitStack() as left:
             with self._rights.as_root_once():
                 fd = self._mount()
-                left.enter_context(self._left(fd))
+                ours = mounted_on(self._mountpoint)
+                left.enter_context(self._left(fd, ours))
                 device.agree(fd, _MAX_BACKGROUND)
-                _tune(self._mountpoint)
+                _tune(ours)
             self._fd = fd
             handlers = Operations(self._tree, self._denied).handlers
             self._server = Server(fd, handlers, self._request_timeout)
-            ready()
-            if self._stopping:  # it was asked for before there was a server
-                self._server.stop()
+            await ready()
             await self._server.run()
-        if _mounted(self._mountpoint) is not None:
-            raise StorageError(f"{self._mountpoint} could not be unmounted: unmount it by hand")
+        # Its number may be another one's by now, but that one answers.
+        if _is_there(ours, mounted_on(self._mountpoint)) and not _answers(self._mountpoint):
+            raise MountError(
+                f"{self._mountpoint} is still mounted, and dead: unmount it, or start again"
+            )
 
     def _mount(self) -> int:
-        """Return the descriptor that requests come from. Raises ConfigError."""
+        """Return the descriptor that requests come from. Raises MountError."""
         source = self._source.replace("\\", "\\\\").replace(",", "\\,")
         options = {f"fsname={source}", "subtype=restorefs", "ro", "nosuid", "nodev"}
         options.add("default_permissions")
@@ -130,28 +148,39 @@ class Mount:
             options.add("allow_other")
         try:
             return device.mount(self._mountpoint, options)
-        except ConfigError as error:
-            raise ConfigError(
+        except MountError as error:
+            raise MountError(
                 f"cannot mount on {self._mountpoint}: {error}; see `restorefs check`"
             ) from error
 
     @contextmanager
-    def _left(self, fd: int) -> Iterator[None]:
+    def _left(self, fd: int, ours: Mounted | None) -> Iterator[None]:
         """Unmount at the end if it was asked for, or the kernel refused; close the descriptor."""
         unmounts = False
         try:
             yield
             unmounts = True
-        except ConfigError:
+        except MountError:
             unmounts = True
             raise
         finally:
             try:
-                if (unmounts or self._stopping) and _mounted(self._mountpoint) is not None:
-                    self._unmount()
+                # Where the kernel has ended it, all that is left there is somebody else's.
+                if (unmounts or self._stopping) and not device.ended(fd):
+                    self._unmount_ours(ours)
             finally:
                 self._fd = None
                 os.close(fd)
+
+    def _unmount_ours(self, ours: Mounted | None) -> None:
+        found = mounted_on(self._mountpoint)
+        if _is_there(ours, found):
+            self._unmount()
+        elif found is not None:
+            log.warning(
+                "not unmounting %s: something else (%s) is mounted there now",
+                *(self._mountpoint, found.kind),
+            )
 
     async def forget(self, changes: Changes) -> None:
         """Have the kernel forget what has changed above the guests, and with it all that it keeps
@@ -194,13 +223,25 @@ def _send(fd: int, messages: Iterable[bytes]) -> None:
         os.close(fd)
 
 
-def _tune(mountpoint: Path) -> None:
+def _is_there(ours: Mounted | None, found: Mounted | None) -> bool:
+    """Whether what is found on the mountpoint is the file system that we have mounted."""
+    return ours is not None and found is not None and found.device == ours.device
+
+
+def _answers(mountpoint: Path) -> bool:
+    try:
+        os.statvfs(mountpoint)
+    except OSError:
+        return False
+    return True
+
+
+def _tune(mounted: Mounted | None) -> None:
     """Let the kernel ask for large pieces, many at once, where we may say so.
 
     Many at once is also for calm: with the default of 12 requests in the background, one disk
     whose storage hangs would stop the read-ahead of all others.
     """
-    mounted = _mounted(mountpoint)
     if mounted is None:
         return
     device = mounted.device
@@ -224,22 +265,3 @@ def _mount_fusectl() -> None:
     if os.geteuid() == 0 and folder.is_dir() and not any(folder.iterdir()):
         command = ["mount", "-t", "fusectl", "fusectl", str(folder)]
         subprocess.run(command, capture_output=True, check=False)
-
-
-class _Mounted(NamedTuple):
-    """What is mounted: "major:minor", and the file system's type."""
-
-    device: str
-    kind: str
-
-
-def _mounted(mountpoint: Path) -> _Mounted | None:
-    """Return what is mounted exactly there, without asking the mount itself. See proc(5)."""
-    wanted = os.fsencode(os.path.abspath(mountpoint))  # noqa: PTH100
-    found = None
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        fields, _, rest = line.partition(b" - ")
-        _, _, device, _, path, *_ = fields.split(b" ")
-        if path.decode("unicode_escape").encode("latin-1") == wanted:
-            found = _Mounted(device.decode(), rest.split(b" ")[0].decode())
-    return found

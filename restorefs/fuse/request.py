@@ -39,7 +39,7 @@ class Request:
         "unique",
     )
 
-    def __init__(self, fd: int, message: bytes, began_ns: int = 0) -> None:
+    def __init__(self, fd: int, message: bytes, began_ns: int) -> None:
         """`fd` is where the answer goes; `began_ns` when it came, by time.perf_counter_ns()."""
         header = HEADER.unpack_from(message)
         _, self.opcode, self.unique, node, self.uid, self.gid, self.pid, _, _ = header

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from restorefs.errors import ConfigError
+from restorefs.errors import ConfigError, MountError
 
 log = logging.getLogger(__name__)
 # Signals that end the daemon, sent to all of a service's processes, are not for the child.
@@ -29,7 +29,9 @@ _SCRIPT = """
 trap '' HUP INT TERM
 while read -r word; do
     case $word in
-    unmount) umount --lazy -- "$1" 2>&1 && echo done ;;
+    unmount)
+        said=$(umount --lazy -- "$1" 2>&1) && said=done  # whatever it warns of
+        echo "${said:-umount failed}" ;;
     end) exec rmdir -- "$2" ;;
     esac
 done
@@ -45,16 +47,16 @@ class Unmounter:
         self._mountpoint = mountpoint
 
     def unmount(self) -> None:
-        """Have it unmounted. Raises ConfigError with the reason when that fails."""
+        """Have it unmounted. Raises MountError with the reason when that fails."""
         assert self._process.stdout is not None
         answer = ""
         if self._tell(b"unmount\n"):
             if not select.select([self._process.stdout], [], [], _SECONDS)[0]:
-                raise ConfigError(f"unmounting {self._mountpoint} takes more than {_SECONDS:g} s")
+                raise MountError(f"unmounting {self._mountpoint} takes more than {_SECONDS:g} s")
             answer = os.read(self._process.stdout.fileno(), 4096).decode(errors="replace").strip()
         if answer != "done":
             reason = answer or "the process of root's that could has ended"
-            raise ConfigError(f"cannot unmount {self._mountpoint}: {reason}")
+            raise MountError(f"cannot unmount {self._mountpoint}: {reason}")
 
     def end(self) -> None:
         """Have the folder removed, and wait for the child's end."""

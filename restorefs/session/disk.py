@@ -41,6 +41,7 @@ from restorefs.session.asker import Described
 from restorefs.session.filedata import FileReader
 from restorefs.session.once import Once
 from restorefs.session.qemu_nbd import QemuNbd
+from restorefs.session.unchanged import Unchanged
 from restorefs.volumes.base import WHOLE_DISK_INDEX, Volume, VolumeTable
 from restorefs.volumes.groups import Member
 
@@ -98,9 +99,10 @@ class AttachedDisk:
 
     contents: by the volumes' index. members: those that are parts of groups, by index too.
     companions: the disks that it shares volumes with; they are let go together. assembled: how the
-    groups' volumes came into `contents`; None on a disk without members. attached_for: who asked;
-    None for the API. try_again_at: when it may
-    be worth while to look again for what is missing (trio's clock).
+    groups' volumes came into `contents`; None on a disk without members. attached_for: who asked.
+    try_again_at: when it may be worth while to look again for what is missing (trio's clock).
+    unchanged: the files that are served, if they are. generation: as DiskRecord has it, and another
+    one for other files.
     """
 
     record: DiskRecord
@@ -117,6 +119,7 @@ class AttachedDisk:
     try_again_at: float = math.inf
     notes: list[str] = field(default_factory=list)
     options: GuestOptions = DEFAULT_OPTIONS
+    unchanged: Unchanged | None = None
     generation: int = field(init=False)
     attached_for: Described | None = None
     attached_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -125,7 +128,9 @@ class AttachedDisk:
     idle: trio.Event = field(default_factory=trio.Event)
 
     def __post_init__(self) -> None:
-        self.generation = self.record.generation
+        of_record = self.record.generation
+        unchanged = self.unchanged
+        self.generation = unchanged.generation(of_record) if unchanged is not None else of_record
 
     @property
     def whole(self) -> Content | None:

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 
 import trio
@@ -35,6 +36,7 @@ from restorefs.errors import (
     DamagedError,
     GoneError,
     KeyNeededError,
+    LookAgainError,
     RestoreError,
     StorageError,
     UnsupportedError,
@@ -46,9 +48,11 @@ from restorefs.session.ledger import Ledger
 from restorefs.session.once import Once
 from restorefs.session.settings import PoolSettings
 from restorefs.session.starter import Starter
+from restorefs.session.unchanged import ChangedError, Unchanged
 
 log = logging.getLogger(__name__)
 _TOUCH_SECONDS = 60.0
+_LOOK_SECONDS = 10.0
 _END_SECONDS = 10.0
 _OTHERS_SECONDS = 2.0
 _TRY_AGAIN_SECONDS = 60.0
@@ -101,6 +105,10 @@ class Pool:
         # Kept as long as we run, also of disks that went: node ids are made of them, and a disk
         # may come back.
         self._indexes: dict[int, Indexes] = {}
+        self._generations: dict[int, tuple[int, int]] = {}  # of the record, and of the disk
+        self.replaced: Callable[[DiskRecord], None] = lambda _: None
+        """Is told of a disk whose image is another one than before: nothing that was handed out of
+        it means the same any more."""
 
     @property
     def attached(self) -> Iterable[AttachedDisk]:
@@ -193,7 +201,7 @@ class Pool:
         finally:
             del self._attaching[record]
             self._unwanted.discard(record)
-        if once.error is None:
+        if once.error is None or isinstance(once.error, LookAgainError):
             self.failures.pop(record.id, None)
             self._logged.pop(record.id, None)
         else:
@@ -220,6 +228,8 @@ class Pool:
             find_volume = functools.partial(self._find_volume, record)
             disk = await self._starter.start(record, self._nursery, find_volume)
             self._nursery.start_soon(self._watch, disk, name=f"watch {record.name}")
+            if disk.unchanged is not None:
+                self._nursery.start_soon(self._watch_image, disk, disk.unchanged)
             if (other := self.find(record.id)) is not None:  # attached meanwhile
                 self._end_soon(other, "the catalog says otherwise now")
             disk.attached_for = asker
@@ -237,11 +247,24 @@ class Pool:
             if record in self._unwanted:
                 self._end_soon(disk, "it left the catalog")
                 raise GoneError("this backup is no longer in the catalog")
+            self._require_same(disk)
             return disk
         raise AttachTimeoutError(
             f"{record.name}: attaching {record.shown_path} took more than"
             f" {self.settings.attach_timeout:g} s; its storage is slow or does not answer"
         )
+
+    def _require_same(self, disk: AttachedDisk) -> None:
+        """Raise LookAgainError for a disk whose image is not the one of the last time: who waits
+        for it asks for a file of that one."""
+        record = disk.record
+        now = record.generation, disk.generation
+        before = self._generations.get(record.id, now)
+        self._generations[record.id] = now
+        if before[0] == now[0] and before != now:
+            log.warning("%s: %s is not the same as before", record.name, record.shown_path)
+            self.replaced(record)
+            raise LookAgainError(f"{record.name}: its image is not the same as before; look again")
 
     async def _make_room(self) -> None:
         """Let the least recently used idle disk go when every slot is taken."""
@@ -353,13 +376,26 @@ class Pool:
         return False
 
     async def _watch(self, disk: AttachedDisk) -> None:
-        """Take a disk out of the pool when its server dies."""
+        """Take a disk out of the pool when its server dies, or its image is changed."""
         await disk.transport.wait_closed()
         if self._attached.get(disk.record.id) is disk:
             said = disk.server.reason()
             reason = f"{disk.transport.closed}{': ' + said if said else ''}"
             self.note_failure(disk.record, StorageError(reason))
-            await self._let_go(disk, "its server ended")
+            changed = isinstance(disk.transport.closed, ChangedError)
+            why = "its image was changed" if changed else "its server ended"
+            await self._let_go(disk, why)
+
+    async def _watch_image(self, disk: AttachedDisk, unchanged: Unchanged) -> None:
+        """Have nothing more read of an image that is changed."""
+        path: Path | None = None
+        while path is None and disk.transport.closed is None:
+            with trio.move_on_after(_LOOK_SECONDS):
+                path = await unchanged.wait_written()
+            if path is None:
+                path = await self._starter.look_at(unchanged)
+        if path is not None:
+            disk.transport.close(ChangedError.of(path))
 
     async def _let_go(self, disk: AttachedDisk, why: str) -> None:
         """Let a disk go, and wait for it. Whoever waits may be cancelled: that cuts off nobody."""
@@ -380,6 +416,8 @@ class Pool:
         finally:  # also when cancelled: nobody else would ever do it
             for disk in unit:
                 disk.transport.close(StorageError(f"{disk.transport.name}: detached"))
+                if disk.unchanged is not None:
+                    disk.unchanged.end()
             for disk in unit:
                 self.bytes_read_before += disk.device.bytes_read
                 await disk.server.stop()

@@ -15,16 +15,20 @@ from restorefs.block.nbd import NbdTransport
 from restorefs.errors import StorageError
 from restorefs.session.qcow2 import ChainError, ImageBytes, check_alone
 from restorefs.session.qemu_nbd import QemuNbd
+from restorefs.session.unchanged import Unchanged
 from restorefs.session.uri import WebImage
 
 
 class Served(NamedTuple):
-    """A qemu-nbd and the connection to it."""
+    """A qemu-nbd and the connection to it. unchanged: the files that it serves, if they are."""
 
     server: QemuNbd
     transport: NbdTransport
+    unchanged: Unchanged | None = None
 
     async def end(self) -> None:
+        if self.unchanged is not None:
+            self.unchanged.end()
         self.transport.close(StorageError(f"{self.transport.name}: not attached"))
         await self.server.stop()
 

@@ -14,15 +14,16 @@ from pathlib import Path
 import trio
 
 from restorefs.block.cache import BlockCache, CachedDisk
-from restorefs.block.nbd import NbdTransport
+from restorefs.block.nbd import NbdTransport, Trouble
 from restorefs.catalog.records import DiskRecord
 from restorefs.errors import AttachTimeoutError, RestoreError, StorageError
 from restorefs.session.assembly import read_members
 from restorefs.session.disk import AttachedDisk, Content, Find, identify_all
-from restorefs.session.qcow2 import inspect_chain
+from restorefs.session.qcow2 import Chain, inspect_chain
 from restorefs.session.qemu_nbd import QemuNbd
 from restorefs.session.remote import Served, serve_image
 from restorefs.session.settings import PoolSettings
+from restorefs.session.unchanged import ChangedError, Unchanged
 from restorefs.session.uri import RawDisk, parse
 from restorefs.volumes.registry import read_table
 
@@ -63,17 +64,21 @@ class Starter:
             find_volume,
             members,
             options=self._settings.guest_options,
+            unchanged=served.unchanged,
         )
 
     async def _serve(self, record: DiskRecord, nursery: trio.Nursery) -> Served:
         """Start the server of what the record names, after a look at that. The caller ends it."""
         if record.scheme is None:
-            return await self._serve_raw(record, await self._inspect(record), nursery)
+            return await self._serve_file(record, nursery)
         try:
             remote = parse(record.qcow2_path, self._settings.schemes, self._settings.web)
             try:
                 if isinstance(remote, RawDisk):
-                    return await self._serve_raw(record, remote.blockdev(), nursery)
+                    server = QemuNbd.start(
+                        remote.blockdev(), self._socket(record), shown=record.shown_path
+                    )
+                    return Served(server, await self._connect(nursery, record, server))
                 return await serve_image(
                     remote,
                     functools.partial(self._socket, record),
@@ -87,33 +92,63 @@ class Starter:
             shown = record.shown_path
             raise type(error)(text if shown in text else f"{shown}: {text}") from None
 
-    async def _serve_raw(self, record: DiskRecord, blockdev: str, nursery: trio.Nursery) -> Served:
-        shown = None if record.scheme is None else record.shown_path
-        server = QemuNbd.start(blockdev, self._socket(record), shown=shown)
+    async def _serve_file(self, record: DiskRecord, nursery: trio.Nursery) -> Served:
+        unchanged = Unchanged()
         try:
-            return Served(server, await self._connect(nursery, record, server))
+            chain = await self._inspect(record, unchanged)
+
+            def trouble() -> StorageError | None:
+                path = unchanged.written()
+                return ChangedError.of(path) if path is not None else None
+
+            server = QemuNbd.start(chain.blockdev(), self._socket(record))
+            transport = await self._connect(nursery, record, server, trouble)
+            try:
+                path = await self.look_at(unchanged)
+                if path is not None:
+                    raise ChangedError.of(path)  # noqa: TRY301
+            except BaseException:
+                await Served(server, transport).end()
+                raise
         except BaseException:
-            await server.stop()
+            unchanged.end()
             raise
+        return Served(server, transport, unchanged)
+
+    async def look_at(self, unchanged: Unchanged) -> Path | None:
+        """Return a file of an image that changed."""
+        return await trio.to_thread.run_sync(
+            unchanged.changed, abandon_on_cancel=True, limiter=self._threads
+        )
 
     def _socket(self, record: DiskRecord) -> Path:
         return self._settings.runtime_dir / f"disk{record.id}-{next(self._sockets)}.sock"
 
     async def _connect(
-        self, nursery: trio.Nursery, record: DiskRecord, server: QemuNbd
+        self,
+        nursery: trio.Nursery,
+        record: DiskRecord,
+        server: QemuNbd,
+        trouble: Trouble | None = None,
     ) -> NbdTransport:
-        """Connect to a server. Raises StorageError with what it said."""
+        """Connect to a server, which ends if that fails. Raises StorageError with what it said."""
         try:
             transport = await NbdTransport.connect(
-                server.socket_path, record.name, self._settings.read_timeout
+                server.socket_path, record.name, self._settings.read_timeout, trouble
             )
         except StorageError as error:
-            raise StorageError(server.reason() or str(error)) from None
+            reason = server.reason() or str(error)
+            await server.stop()
+            raise StorageError(reason) from None
+        except BaseException:
+            await server.stop()
+            raise
         nursery.start_soon(transport.run, name=f"nbd {record.name}")
         return transport
 
-    async def _inspect(self, record: DiskRecord) -> str:
-        """Check the image's chain in a thread of its own; storage that hangs holds only that."""
+    async def _inspect(self, record: DiskRecord, unchanged: Unchanged) -> Chain:
+        """Check the image's chain, and begin to watch it, in a thread of its own: storage that
+        hangs holds only that."""
         if record.id in self._inspecting:
             raise AttachTimeoutError(
                 f"{record.name}: {record.shown_path} still does not answer an earlier attempt"
@@ -121,9 +156,11 @@ class Starter:
         path = record.path
         repositories = self._settings.repositories or (path.parent,)
 
-        def inspect() -> str:
+        def inspect() -> Chain:
             try:
-                return inspect_chain(path, repositories).blockdev()
+                chain = inspect_chain(path, repositories)
+                unchanged.watch(chain.files)
+                return chain
             finally:
                 self._inspecting.discard(record.id)
 

@@ -94,6 +94,13 @@ class Namespace:
         ]
         return Changes(names, folders, gone)
 
+    def around(self, disk: DiskRecord) -> Changes:
+        """Say what hangs on a disk's content."""
+        folder = self._nodes.get(self.disk_folders.get(disk.id, ROOT))
+        if folder is None or folder.disk is None:
+            return Changes((), (), (disk.id,))
+        return Changes([(folder.parent, folder.name)], (folder.parent, folder.node), (disk.id,))
+
     def __iter__(self) -> Iterator[Above]:
         return iter(self._nodes.values())
 

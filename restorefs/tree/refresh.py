@@ -7,6 +7,7 @@ served while the catalog is down. Must not know what kind of catalog it is.
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from typing import NamedTuple, TypeAlias
 
@@ -40,6 +41,8 @@ class Refresher:
         """vms: show only backups of machines whose names match one of these; empty: all."""
         self.catalog_name = catalog.describe()
         self.error: str | None = None
+        self.unread: Sequence[str] = ()
+        """What in the catalog could not be read the last time."""
         self._catalog = catalog
         self._tree = tree
         self._pool = pool
@@ -52,15 +55,26 @@ class Refresher:
         """Is told of every change, to take back what somebody keeps."""
 
     async def load(self) -> Difference:
-        """Ask the catalog once and make the tree as it says; return what that changed. Raises
-        CatalogError."""
+        """Ask the catalog once and make the tree as it says; return what that changed. Logs when it
+        goes and comes back. Raises CatalogError."""
         async with self._loading:
-            return await self._load()
+            try:
+                difference = await self._load()
+            except CatalogError as error:
+                if self.error is None and self._known is not None:
+                    log.warning("the catalog cannot be read; serving what was known: %s", error)
+                self.error = str(error)
+                raise
+            if self.error is not None:
+                log.warning("the catalog can be read again")
+            self.error = None
+            return difference
 
     async def _load(self) -> Difference:
         before = self._tree.namespace
         try:
             backups = await trio.to_thread.run_sync(self._catalog.backups, abandon_on_cancel=True)
+            self.unread = self._catalog.unread
             if backups is self._known or backups == self._known:
                 return Difference((), ())
             namespace, changes = await trio.to_thread.run_sync(self._compare, backups, before)
@@ -96,18 +110,10 @@ class Refresher:
         self._woken.set()
 
     async def run(self) -> None:
-        """Ask the catalog every half minute, and when woken; log when it goes and comes back."""
+        """Ask the catalog every half minute, and when woken."""
         while True:
             with trio.move_on_after(_SECONDS):
                 await self._woken.wait()
             self._woken = trio.Event()
-            try:
+            with suppress(CatalogError):  # which is known, and said
                 await self.load()
-            except CatalogError as error:
-                if self.error is None:
-                    log.warning("the catalog cannot be read; serving what was known: %s", error)
-                self.error = str(error)
-            else:
-                if self.error is not None:
-                    log.warning("the catalog can be read again")
-                self.error = None

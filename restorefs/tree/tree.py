@@ -106,12 +106,20 @@ class Tree:
                 self._ids.retire(disk_id)
         self.namespace = namespace
 
+    def renew(self, record: DiskRecord) -> Changes:
+        """Let nothing that was handed out of a disk mean anything any more: its image is another
+        one. Returns what whoever has seen the tree must not believe any more."""
+        self._ids.retire(record.id)
+        self._roots.pop(record.id, None)
+        return self.namespace.around(record)
+
     def _require_current(self, disk: AttachedDisk) -> None:
         """Raise GoneError unless a disk, whose files are to get node ids, is still what the catalog
         means by its number. To be asked behind the last await: ids of a disk that was replaced
         meanwhile would be the new one's."""
         record = self.namespace.disks.get(disk.record.id)
-        if record is not disk.record and (record is None or record.generation != disk.generation):
+        meant = disk.record
+        if record is not meant and (record is None or record.generation != meant.generation):
             raise GoneError("this backup is no longer in the catalog")
 
     # --- what callers ask ---------------------------------------------------------------------
@@ -159,8 +167,10 @@ class Tree:
             inode = await filesystem.lookup(guest_node.inode, b"..")
             return self._encode(disk, guest_node.volume, inode, filesystem.root)
 
-    async def readdir(self, node: NodeId, cookie: int = 0) -> Batch:
-        """Return a folder's next entries behind the one whose cookie is given."""
+    async def readdir(self, node: NodeId, cookie: int = 0, *, stand_ins: bool = True) -> Batch:
+        """Return a folder's next entries behind the one whose cookie is given. `stand_ins`: what
+        cannot be read has attributes all the same, where the presentation says so; only for those
+        who have no other way to say of a name that it cannot be read."""
         if is_above(node):
             above = self._above(node)
             if above.disk is None:
@@ -171,12 +181,12 @@ class Tree:
                     found = Batch(items, complete=True)
                 else:
                     where = GuestNode(above.disk.id, WHOLE_DISK_INDEX, VOLUME_FOLDER)
-                    found = await self._list_guest(disk, where, cookie)
+                    found = await self._list_guest(disk, where, cookie, stand_ins)
                 fleeting = [item._replace(entry=_fleeting(item.entry)) for item in found.items]
                 return Batch(fleeting, found.complete)
         record, guest_node = self._guest_node(node)
         async with self._pool.use(record) as disk:
-            return await self._list_guest(disk, guest_node, cookie)
+            return await self._list_guest(disk, guest_node, cookie, stand_ins)
 
     async def readlink(self, node: NodeId) -> bytes:
         """Return a link's target as it is stored."""
@@ -432,7 +442,9 @@ class Tree:
         shown_kind = stat.S_IFDIR if kind == stat.S_IFDIR else stat.S_IFREG
         return Attributes(inode, shown_kind, 1, *self._owner, 0, 1, 0, 0, 0, 0)
 
-    async def _list_guest(self, disk: AttachedDisk, where: GuestNode, start: int) -> Batch:
+    async def _list_guest(
+        self, disk: AttachedDisk, where: GuestNode, start: int, stand_ins: bool
+    ) -> Batch:
         filesystem = (await disk.guest(where.volume)).filesystem
         listing = await filesystem.readdir(_inode(where, filesystem.root), start)
         self._require_current(disk)
@@ -440,7 +452,7 @@ class Tree:
         base = self._ids.base(disk_id, volume)
         encode, overrides = self._ids.encode, self._presentation.overrides
         show, renames = self._presentation.attributes, self._presentation.renames
-        stands_in = self._presentation.stands_in
+        stands_in = stand_ins and self._presentation.stands_in
         generation = disk.generation
         new = tuple.__new__  # not Listed(...): this is the innermost loop of every listing
         items: list[Listed] = []

@@ -5,9 +5,11 @@ Owns the making of (empty) images by qemu-img. Knows nothing of restorefs.
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.tools import require, run
+from tests.tools import require, run, unavailable
 
 
 class Repository:
@@ -38,3 +40,17 @@ class Repository:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return path
+
+    @contextmanager
+    def as_nobody(self) -> Iterator[None]:
+        """Be a user for whom permissions count, and who gets as far as this folder."""
+        if os.geteuid() != 0:
+            unavailable("needs root, to become another user")
+        for folder in self.root.resolve().parents:
+            if folder.stat().st_uid == 0 and folder.name.startswith(("pytest-", "test_")):
+                folder.chmod(0o755)
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)

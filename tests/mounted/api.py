@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from tests.mounted.daemon import SECONDS, Daemon, restorefs, served
+from tests.tools import require
 
 
 class Api:
@@ -101,3 +102,9 @@ def lines_of(response: httpx.Response) -> list[Any]:
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "application/x-ndjson"
     return [json.loads(line) for line in response.text.splitlines()]
+
+
+def run_bytes(*words: str, given: bytes) -> bytes:
+    """Run a program that must succeed; return what it makes of some bytes."""
+    require(words[0])
+    return subprocess.run(words, input=given, capture_output=True, check=True).stdout

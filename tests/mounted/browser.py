@@ -47,6 +47,7 @@ class Visitor:
         self.context.set_default_timeout(SECONDS * 1000)
         self.wrong: list[str] = []
         self.asked: list[str] = []
+        self.methods: list[tuple[str, str]] = []
         self.context.on("page", self._watch)
         self.page: Page = self.context.new_page()
 
@@ -62,6 +63,7 @@ class Visitor:
 
     def _asked(self, request: Request) -> None:
         self.asked.append(request.url)
+        self.methods.append((request.method, request.url))
         if not request.url.startswith((self.url + "/", "data:", "blob:")):
             self.wrong.append(f"asked for {request.url}")
 

@@ -265,6 +265,20 @@ def test_what_cannot_be_is_said_at_the_start(
     assert said in done.err
 
 
+def test_a_port_that_is_taken(sample: Sample, place: Place) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        for _ in range(2):  # the first one leaves nothing that the second would wait for
+            done = restorefs(
+                *("--runtime-dir", place.runtime_dir, "mount", "--images", sample.repository),
+                *("--listen", address, "--listen-insecure", place.mountpoint),
+            )
+            assert done.code == 2
+            assert "Address already in use" in done.err
+            assert "waiting" not in done.err
+            assert list(place.runtime_dir.iterdir()) == []
+
+
 def test_a_file_of_tokens_that_others_may_read(sample: Sample, place: Place) -> None:
     file = place.folder / "tokens.json"
     make_token(file, "gui")

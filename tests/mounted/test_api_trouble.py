@@ -2,7 +2,9 @@
 
 import itertools
 import shutil
+import socket
 import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -12,8 +14,9 @@ import httpx
 import pytest
 
 from tests.mounted.api import Api, api
+from tests.mounted.conftest import Serve
 from tests.mounted.disks import MIB, Sample, copy_of, image_on_bad_storage
-from tests.tools import wait_until
+from tests.tools import require, run, wait_until
 
 
 @pytest.fixture
@@ -56,6 +59,29 @@ def test_others_are_answered_while_many_download(found: Api, sample: Sample) -> 
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_no_more_files_can_be_opened(serve: Serve, sample: Sample) -> None:
+    """Who wants to connect waits; the log does not fill."""
+    require("prlimit")
+    daemon = serve("--images", sample.repository)
+    daemon.expect("WARNING the API takes no connection for now: Too many open files")
+    (path,) = daemon.place.runtime_dir.glob("*/control.sock")
+    prlimit = ("prlimit", "--pid", str(daemon.pid))
+    before = run(*prlimit, "--nofile", "--noheadings", "--raw", "--output", "SOFT").strip()
+    open_now = {int(fd.name) for fd in Path(f"/proc/{daemon.pid}/fd").iterdir()}
+    first_free = next(number for number in itertools.count() if number not in open_now)
+    run(*prlimit, f"--nofile={first_free}:")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(60)
+        client.connect(str(path))
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        daemon.wait_logged("takes no connection")
+        # What is mounted goes on.
+        assert list(daemon.backups.iterdir())
+        run(*prlimit, f"--nofile={before}:")
+        assert client.recv(100).startswith(b"HTTP/1.1 200")
+    assert len(daemon.logged("takes no connection")) == 1
 
 
 def test_an_image_that_is_gone(sample: Sample, catalog: Path, tmp_path: Path) -> None:
@@ -111,3 +137,46 @@ def test_storage_that_fails_in_the_middle(sample: Sample, tmp_path: Path) -> Non
             rest = {"Range": f"bytes={len(got)}-", "If-Range": response.headers["etag"]}
             got += found.raw(mount, "download", "/big", headers=rest).content
             assert got == content
+
+
+def test_versions_of_a_file_with_one_slot(sample: Sample, tmp_path: Path) -> None:
+    """The disks are looked at, and compared, one after the other."""
+    with api(tmp_path, "--images", sample.repository, "--max-attached", "1") as found:
+        told = found.get("/versions", vm="web", path="/part3/var/log/app.8.log")
+        assert [each["differs"] for each in told["versions"]] == [True, None]
+        assert told["errors"] == []
+
+
+@pytest.mark.parametrize("how", ["abort", "list"])
+def test_storage_that_fails_in_the_middle_of_an_archive(
+    sample: Sample, tmp_path: Path, how: str
+) -> None:
+    """What was read till then is there, and no program takes it for all."""
+    trouble = tmp_path / "trouble"
+    repository = tmp_path / "repository"
+    folder = repository / "backup-bad-1700000000"
+    folder.mkdir(parents=True)
+    image = sample.repository / sample.full / "disk1.qcow2"
+    with image_on_bad_storage(image, folder / "disk0.qcow2", trouble):
+        options = ("--images", repository, "--cache-size", "16M")
+        with api(tmp_path, *options) as found:
+            mount = found.mount("backup-bad-1700000000")
+            path = f"/api/v1/restore/{mount}/archive?path=/big&format=tar.zst&errors={how}"
+            with found.client.stream("GET", path) as response:
+                got = bytearray()
+                with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012 - the pieces are kept
+                    for piece in response.iter_raw():
+                        got += piece
+                        trouble.touch()
+            found.daemon.expect("was broken off", "backup-bad-1700000000")
+    tested = subprocess.run(["zstd", "-dc"], input=got, capture_output=True, check=False)
+    assert tested.returncode != 0
+    content = (sample.sources.data / "big").read_bytes()
+    packed = tested.stdout[512:]  # behind the header
+    assert packed.endswith(b"this archive is not complete")
+    packed = packed.removesuffix(b"this archive is not complete")
+    assert MIB <= len(packed) < len(content)
+    assert content.startswith(packed)
+    listed = subprocess.run(["tar", "-t"], input=tested.stdout, capture_output=True, check=False)
+    assert listed.returncode != 0
+    assert listed.stdout == b"big\n"

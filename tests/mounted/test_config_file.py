@@ -18,6 +18,7 @@ from restorefs.config import Settings
 from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, Place, restorefs
 from tests.mounted.disks import Sample
+from tests.tools import require_root
 
 EXAMPLE = Path(__file__).parents[2] / "systemd" / "example.toml"
 
@@ -186,6 +187,8 @@ def test_the_environment_gives_way(file: Path, settings: list[Settings], tmp_pat
         ("umask = 22", 'umask: must be text in quotes, such as "...", not a number'),
         ('umask = "99"', "umask: '99' is not an octal mask such as 022"),
         ('idle-timeout = "soon"', "'soon' is not a duration such as 90s, 15m, 1h"),
+        ('idle-timeout = "99999999999d"', "idle-timeout: '99999999999d' is too long"),
+        ("idle-timeout = 99999999999", "idle-timeout: '99999999999' is too long"),
         ("idle-timeout = true", "idle-timeout: must be text in quotes"),
         ('cache-size = "much"', "'much' is not a size such as 512K, 256M, 1G"),
         ('show-system-files = "yes"', "show-system-files: must be true or false, not text"),
@@ -236,8 +239,17 @@ def test_no_backups(file: Path) -> None:
     assert "one of --catalog URL and --images FOLDER" in refusal(file, 'mountpoint = "/mnt"')
 
 
-def test_a_password_that_everybody_may_read(file: Path, settings: list[Settings]) -> None:
-    url = "mysql+pymysql://restorefs:secret@localhost/backups"
+@pytest.mark.parametrize(
+    ("url", "without"),
+    [
+        ("mysql+pymysql://restorefs:secret@localhost/backups", ":secret"),
+        ("mysql+pymysql://restorefs@localhost/backups?password=secret", "?password=secret"),
+        ("mysql://restorefs@localhost/backups?charset=utf8mb4&passwd=secret", "&passwd=secret"),
+    ],
+)
+def test_a_password_that_everybody_may_read(
+    file: Path, settings: list[Settings], url: str, without: str
+) -> None:
     file.write_text(f'mountpoint = "/mnt"\ncatalog = "{url}"\n')
     file.chmod(0o644)
     done = invoke("--config", file)
@@ -247,9 +259,32 @@ def test_a_password_that_everybody_may_read(file: Path, settings: list[Settings]
     file.chmod(0o640)
     assert invoke("--config", file).exit_code == 0
     assert settings[0].catalog_url == url
-    file.write_text(file.read_text().replace(":secret", ""))
+    file.write_text(file.read_text().replace(without, ""))
     file.chmod(0o644)
     assert invoke("--config", file).exit_code == 0
+
+
+def test_a_file_that_others_may_write(file: Path, settings: list[Settings], tmp_path: Path) -> None:
+    require_root()  # who does what it says with all rights
+    file.write_text(f'mountpoint = "/mnt"\nimages = "{tmp_path}"\n')
+    for mode, group, allowed in (
+        *((0o666, 0, False), (0o602, 0, False), (0o664, 65534, False)),
+        *((0o664, 0, True), (0o644, 65534, True)),
+    ):
+        os.chown(file, 65534, group)
+        file.chmod(mode)
+        done = invoke("--config", file)
+        assert (done.exit_code == 0) is allowed, oct(mode)
+        assert (
+            f"others may write to it, and root does what it says: `chmod go-w {file}`"
+            in done.stderr
+        ) is not allowed
+    assert len(settings) == 2
+
+
+@pytest.mark.parametrize("key", ["mountpoint", "images", "token-file", "user", "catalog", "umask"])
+def test_a_character_that_no_argument_has(file: Path, key: str) -> None:
+    assert refusal(file, f'{key} = "/mnt\\u0000"').endswith(f"{key}: must not contain a NUL")
 
 
 # --- the example ---------------------------------------------------------------------------------

@@ -7,9 +7,10 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,15 @@ import pytest
 
 from tests.mariadb import MariaDb
 from tests.mounted.conftest import Serve
-from tests.mounted.daemon import Place, Process, is_mounted, mount_line, restorefs, unmount_all
+from tests.mounted.daemon import (
+    RESTOREFS,
+    Place,
+    Process,
+    is_mounted,
+    mount_line,
+    restorefs,
+    unmount_all,
+)
 from tests.mounted.disks import MIB, Sample, copy_of
 from tests.mounted.handles import handle_of, open_handle
 from tests.mounted.reading import digests, error_of, reading
@@ -169,6 +178,38 @@ def test_a_second_signal_hurries(serve: Serve, sample: Sample) -> None:
         assert reader.results() != digests(sample.sources.data / "big", 8 * MIB)
     server.close()
     daemon.check()
+
+
+def test_nobody_reads_its_log(sample: Sample, place: Place) -> None:
+    """A pager that stands still, a terminal that was stopped: neither the mount nor its end."""
+    read, write = os.pipe()
+    command = [
+        *(str(RESTOREFS), "--runtime-dir", str(place.runtime_dir)),
+        *("mount", "--images", str(sample.repository), str(place.mountpoint)),
+    ]
+    with ExitStack() as stack:
+        stack.callback(os.close, read)
+        process = subprocess.Popen(command, stderr=write)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        said = b""
+        while b"restorefs: 3 backups at " not in said:
+            said += os.read(read, 4096)
+        assert b"attached" not in said
+        # Fill the pipe, by an opening of its own: the daemon's must stay one that waits.
+        filler = os.open(f"/proc/self/fd/{write}", os.O_WRONLY | os.O_NONBLOCK)
+        with os.fdopen(filler, "wb", 0) as full:
+            os.close(write)
+            while full.write(b".") is not None:
+                pass
+        small = place.mountpoint / "backups" / WEB1 / "small"
+        looked = subprocess.Popen(["cat", small], stdout=subprocess.PIPE, text=True)
+        stack.callback(looked.wait)
+        stack.callback(process.kill)  # first, as who waits for an answer cannot be ended
+        assert looked.communicate(timeout=60)[0] == "small\n"
+        process.terminate()
+        assert process.wait(timeout=60) == 0
+    assert not is_mounted(place.mountpoint)
 
 
 def test_an_unmount_from_outside_ends_it(serve: Serve, sample: Sample) -> None:
@@ -361,7 +402,7 @@ def test_a_second_daemon_is_refused(serve: Serve, sample: Sample, place: Place) 
     for runtime_dir in (place.runtime_dir, place.folder):
         again = ("mount", "--images", sample.repository, place.mountpoint)
         done = restorefs("--runtime-dir", runtime_dir, *again)
-        assert done.code == 2
+        assert done.code == 1
         assert f"mounted on {place.mountpoint} already" in done.err
     assert (daemon.backups / WEB1 / "small").read_text() == "small\n"
 
@@ -436,7 +477,7 @@ def test_a_mountpoint_that_is_a_link(serve: Serve, sample: Sample, place: Place)
         done = restorefs(
             *("--runtime-dir", place.folder, "mount", "--images", sample.repository, named)
         )
-        assert done.code == 2
+        assert done.code == 1
         assert "already" in done.err
     daemon.check()
     assert not is_mounted(real)

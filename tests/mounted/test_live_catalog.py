@@ -92,12 +92,16 @@ def test_reload_says_why_the_catalog_cannot_be_read(serve: Serve, catalog: Path)
     wait_until(lambda: rows(catalog), "its attach is written down")
     away = catalog.with_suffix(".away")
     catalog.rename(away)
+    daemon.expect("WARNING the catalog cannot be read", "WARNING the catalog can be read again")
     result = daemon.cli("reload")
     assert result.code == 1
     assert "no such file" in result.err
+    assert "no such file" in daemon.status()["catalog_error"]
+    assert "CANNOT BE READ NOW" in daemon.cli("status").out
     assert (daemon.backups / WEB0 / "part3/etc/hostname").read_text() == "web\n"
     away.rename(catalog)
     assert daemon.cli("reload").code == 0
+    assert daemon.status()["catalog_error"] is None
 
 
 def test_a_backup_that_is_gone_goes_at_once(serve: Serve, catalog: Path) -> None:

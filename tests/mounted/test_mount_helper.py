@@ -5,6 +5,7 @@
 import json
 import os
 import pwd
+import re
 import shutil
 import signal
 import sqlite3
@@ -39,18 +40,27 @@ def _installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     require_root()
     require("mount", "umount", "findmnt", "logger")
     text = HELPER.read_text()
-    assert "\nexec restorefs mount-helper" in text
+    for words in ("command -v restorefs >", "exec restorefs mount-helper "):
+        assert text.count(words) == 1
+        text = text.replace(words, words.replace("restorefs", str(RESTOREFS)))
     kept = tmp_path_factory.mktemp("kept") / "helper"
     if INSTALLED.exists():
         shutil.move(INSTALLED, kept)
     try:
-        INSTALLED.write_text(text.replace("exec restorefs", f"exec {RESTOREFS}"))
+        INSTALLED.write_text(text)
         INSTALLED.chmod(0o755)
         yield
     finally:
         INSTALLED.unlink(missing_ok=True)
         if kept.exists():
             shutil.move(kept, INSTALLED)
+
+
+def identity(pid: int) -> dict[str, list[str]]:
+    """Return who a process is and may be, as proc_pid_status(5) says."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    found = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+    return {name: found[name] for name in ("Uid", "Gid", "Groups", "CapPrm", "CapEff", "CapInh")}
 
 
 class Background:
@@ -74,6 +84,7 @@ class Background:
                 continue  # it has ended
         self.processes += map(Process, found)
         assert len(found) == 2, "a daemon and a logger"
+        assert identity(found[0]) == identity(found[1]), "the logger has no right of its own"
         return next(each for each in self.processes if each.pid == pid)
 
     def wait(self) -> None:
@@ -195,12 +206,7 @@ def test_another_user(mount: Mount, background: Background, sample: Sample, plac
     assert told(mount(*KIND, "-o", f"setuid={USER.pw_name}", images, place.mountpoint)) == DONE
     assert (place.mountpoint / SMALL).read_text() == "small\n"
     process = background.look()
-    (line,) = [
-        line
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        if line.startswith("Uid:")
-    ]
-    assert set(line.split()[1:]) == {str(USER.pw_uid)}
+    assert set(identity(process.pid)["Uid"]) == {str(USER.pw_uid)}
     run("umount", place.mountpoint)
     background.wait()
 
@@ -224,6 +230,8 @@ def test_what_is_refused(mount: Mount, sample: Sample, place: Place) -> None:
     images = sample.repository
     for args, code, said in (
         (("-o", "nonsense=1", images), 2, "unknown mount option 'nonsense'; there are allow-"),
+        (("-o", "nosymfollow", images), 2, "mount option 'nosymfollow': would take away `latest`"),
+        (("-o", "images=/usr", "sqlite:////x.db"), 2, "the backups are in the source already"),
         (("-o", "umask=9", images), 2, "'9' is not an octal mask such as 022"),
         (("-o", "umask", images), 2, "mount option 'umask' takes a value"),
         (("-o", "setuid=no-such-user", images), 2, "there is no user 'no-such-user'"),
@@ -236,6 +244,32 @@ def test_what_is_refused(mount: Mount, sample: Sample, place: Place) -> None:
         assert "Error: " in done.stderr
         assert not is_mounted(place.mountpoint)
         assert list(place.runtime_dir.rglob("*")) == []
+
+
+def test_a_remount(mount: Mount, background: Background, sample: Sample, place: Place) -> None:
+    assert told(mount(*KIND, sample.repository, place.mountpoint)) == DONE
+    background.look()
+    before = mount_line(place.mountpoint)
+    done = mount("-o", "remount,ro", place.mountpoint)
+    assert done.returncode == 2
+    assert "'remount': what is mounted cannot be changed: unmount it" in done.stderr
+    assert mount_line(place.mountpoint) == before
+    assert (place.mountpoint / SMALL).read_text() == "small\n"
+    run("umount", place.mountpoint)
+    background.wait()
+
+
+def test_where_restorefs_is_not_installed(tmp_path: Path) -> None:
+    text = HELPER.read_text()
+    (path,) = re.findall(r"^PATH=.*$", text, re.MULTILINE)
+    helper = tmp_path / "helper"
+    helper.write_text(text.replace(path, f"PATH={tmp_path}"))
+    done = subprocess.run(
+        ["/bin/sh", helper, "/srv/backups", "/mnt"], capture_output=True, text=True, check=False
+    )
+    assert told(done)[:2] == (2, "")
+    assert done.stderr.startswith(f"Error: there is no restorefs in {tmp_path}: make a link")
+    assert "/usr/bin/restorefs" in done.stderr
 
 
 def test_all_but_mount(mount: Mount, sample: Sample, place: Place) -> None:
@@ -283,21 +317,49 @@ def test_what_it_says_goes_to_the_log(
 
 def test_arguments(tmp_path: Path) -> None:
     known = keys_of(mount_command)
-    for option in known.values():
+    file = "/etc/x.toml"
+    for key, option in known.items():
         if isinstance(option, click.Option):  # each is one here too
-            name = option.opts[-1].lstrip("-")
-            text = name if option.is_flag else f"{name}=value"
-            assert arguments("/x", text, known)[0] == f"--{text}"
+            name = {"user": "setuid"}.get(key, key)
+            text, words = (name, f"--{key}") if option.is_flag else (f"{name}=v", f"--{key}=v")
+            assert arguments(file, text, known)[0] == words
     folder = str(tmp_path)
     assert arguments(folder, "rw,relatime,setuid=a", known) == [
         *("--user=a", f"--source={folder}", f"--images={folder}"),
     ]
-    assert arguments("/etc/x.toml", "defaults,,user=a,x-mount.mkdir=0755", known) == [
-        *("--user=a", "--source=/etc/x.toml", "--config=/etc/x.toml"),
+    # What mount(8) says of who mounts is not whom to become.
+    assert arguments(file, "defaults,,user=a,x-mount.mkdir=0755,sync,user", known) == [
+        *(f"--source={file}", f"--config={file}"),
     ]
-    # A catalog's URL is in no list of processes, and one with a password in no list of mounts.
-    assert arguments("sqlite:////c.db", "ro", known) == ["--source=sqlite:////c.db"]
-    assert arguments("mysql+pymysql://user:secret@host/d", "ro", known) == []
     for options in ("source=x", "config=/x", "help", "mountpoint=/x", "show-system-files=1"):
         with pytest.raises(click.UsageError, match="mount option"):
             arguments("/x", options, known)
+    with pytest.raises(click.UsageError, match=r"there are .*, setuid, ") as refused:
+        arguments("/x", "nonsense", known)
+    assert " user," not in str(refused.value)
+    # As mount(8) would ask for it: with all that the mount has.
+    with pytest.raises(click.UsageError, match="'remount': what is mounted cannot be changed"):
+        arguments("/x", "rw,user_id=0,group_id=0,remount", known)
+
+
+def test_only_one_source(tmp_path: Path) -> None:
+    known = keys_of(mount_command)
+    for source in (str(tmp_path), "sqlite:////c.db"):
+        for options in ("images=/usr", "catalog=sqlite:////d.db"):
+            with pytest.raises(click.UsageError, match="the backups are in the source already"):
+                arguments(source, options, known)
+    # But an option wins over a file.
+    assert "--images=/usr" in arguments("/etc/x.toml", "images=/usr", known)
+
+
+@pytest.mark.parametrize(
+    "secret", ["mysql+pymysql://u:secret@host/d", "mysql://u@host/d?charset=x&password=secret"]
+)
+def test_where_a_password_is_not_to_be_seen(secret: str) -> None:
+    known = keys_of(mount_command)
+    # A catalog's URL is in no list of processes, and one with a password in no list of mounts.
+    assert arguments("sqlite:////c.db", "ro", known) == ["--source=sqlite:////c.db"]
+    assert arguments(secret, "ro", known) == []
+    with pytest.raises(click.UsageError, match="'catalog': holds a password") as refused:
+        arguments("/etc/x.toml", f"catalog={secret}", known)
+    assert "secret" not in str(refused.value)

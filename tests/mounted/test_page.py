@@ -12,10 +12,11 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+import httpx
 import pytest
 
 if find_spec("playwright") is None and os.environ.get("RESTOREFS_REQUIRE_ALL") != "1":
@@ -26,12 +27,14 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from tests.mounted.browser import Visitor, chromium, low_contrast, nameless, wider_than_screen
 from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, restorefs
-from tests.mounted.disks import Sample
+from tests.mounted.damaged_disks import damaged
+from tests.mounted.disks import Sample, qcow2
 from tests.mounted.page_disks import HOSTILE, MANY, PageSample
 from tests.tools import wait_until
 
 SCREENSHOT = Path(__file__).parents[2] / "docs" / "page.png"
 LIMIT = 300_000
+HURT = "backup-hurt-1700000000"
 FULL, LATER = f"backup/{Sample.full}", f"backup/{Sample.incremental}"
 ROOT = f"files/{Sample.full}/0/part3"
 FILES = f"files/{PageSample.files}/0/part1"
@@ -360,6 +363,101 @@ def test_a_picture_is_shown(visit):
     expect(picture).to_be_visible()
     wait_until(lambda: picture.evaluate("img => img.naturalWidth") == 320, "the picture is there")
 
+    asked = [method for method, url in visitor.methods if url.endswith("/gradient.png")]
+    assert asked == ["HEAD", "GET"], "it is read once"
+
+
+def test_of_a_long_text_the_begin_is_shown(visit, hurt):
+    visitor = visit(hurt)
+    page = visitor.page
+    visitor.go(f"files/{HURT}/0?view=long.txt")
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Only the first 256 KiB are shown.")
+    text = dialog.locator("pre").text_content()
+    assert text == ("0123456789abcde\n" * 50_000)[: 256 * 1024]
+
+
+# --- what is refused ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hurt(serve: Serve, tmp_path: Path) -> Daemon:
+    """A daemon with a disk whose file system is damaged."""
+    images = tmp_path / "hurt"
+    qcow2(damaged(tmp_path), images / HURT / "disk0.qcow2")
+    return serve("--images", images, "--listen", "127.0.0.1:0", "--listen-insecure")
+
+
+def test_a_link_to_what_cannot_be_read_is_not_said_to_lead_nowhere(visit, hurt):
+    hurt.expect("ERROR .* wrong checksum")
+    visitor = visit(hurt)
+    page = visitor.page
+    visitor.go(f"files/{HURT}/0/links")
+    expect(page.get_by_role("grid")).to_contain_text("wrong checksum")
+    dialog = page.get_by_role("dialog")
+    entry(page, "none").click()
+    expect(dialog).to_contain_text("leads to nothing")
+    page.keyboard.press("Escape")
+    entry(page, "bad").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("wrong checksum")
+    expect(dialog).not_to_contain_text("leads to nothing")
+
+
+def test_a_download_that_fails_says_why(visit, hurt):
+    hurt.expect("ERROR .* wrong checksum")
+    visitor = visit(hurt)
+    page = visitor.page
+    visitor.go(f"files/{HURT}/0/nest?view=victim")
+    dialog = page.get_by_role("dialog", name="victim")
+    dialog.get_by_role("link", name="Download").click()
+    expect(dialog.get_by_role("alert").first).to_contain_text("wrong checksum")
+
+
+def test_an_archive_that_is_refused_says_why(visit, daemon, tmp_path):
+    """Others have all the places; an address and a form, which must not lead away from the page."""
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"{FILES}/many?q=entry-000")
+    expect(counted(page, "1,000 entries")).to_be_visible()
+    alert = page.get_by_role("main").get_by_role("alert")
+    with ExitStack() as others:
+        for _ in range(4):
+            others.enter_context(archive_under_way(visitor.url, Sample.full, 1))
+        page.get_by_role("link", name="Download folder as zip").click()
+        expect(alert).to_contain_text("4 archives are under way")
+        page.get_by_role("checkbox", name="Select all").check()
+        button = page.get_by_role("button", name="Download as zip")
+        button.click()
+        expect(alert).to_contain_text("4 archives are under way")
+        expect(button).to_be_visible()
+
+    def free() -> bool:
+        with httpx.Client(base_url=visitor.url) as client:
+            mount = mount_of(client, Sample.full, 1)
+            return client.head(f"/api/v1/restore/{mount}/archive").status_code == 200
+
+    wait_until(free, "there are places again")
+    found = taken(page, page.get_by_role("button", name="Try again"), tmp_path)
+    with zipfile.ZipFile(found) as archive:
+        assert len(archive.namelist()) == 1000
+    expect(alert).to_have_count(0)
+
+
+def mount_of(client: httpx.Client, backup: str, index: int) -> str:
+    body = {"backup_id": backup, "disk_index": index}
+    return client.post("/api/v1/restore/mount", json=body).json()["mount_id"]
+
+
+@contextmanager
+def archive_under_way(url: str, backup: str, index: int) -> Iterator[None]:
+    """Have somebody take an archive, and not read on."""
+    with httpx.Client(base_url=url) as client:
+        mount = mount_of(client, backup, index)
+        address = f"/api/v1/restore/{mount}/archive?format=tar.zst"
+        with client.stream("GET", address) as response:
+            assert response.status_code == 200
+            yield
+
 
 # --- a long list -------------------------------------------------------------------------------
 
@@ -561,7 +659,15 @@ def test_a_token_signs_in_and_is_kept_nowhere(visit, serve, pages, tmp_path):
     found = taken(page, page.get_by_role("dialog").get_by_role("link", name="Download"), tmp_path)
     assert found.read_text() == "web\n"
     page.keyboard.press("Escape")
+    # Where it fails, one is still signed in, and it must not look otherwise.
+    failing = {"status": 502, "json": {"detail": "a proxy in between has a fault"}}
+    page.route("**/api/v1/session", lambda route: route.fulfill(**failing))
     page.get_by_role("button", name="Sign out").click()
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("You are still signed in. a proxy in between has a fault")
+    expect(entry(page, "hostname")).to_be_visible()
+    page.unroute("**/api/v1/session")
+    page.get_by_role("button", name="Try again").click()
     expect(page.get_by_label("Token")).to_be_visible()
     page.reload()
     expect(page.get_by_label("Token")).to_be_visible()
@@ -588,6 +694,25 @@ def test_what_is_attached_is_shown_and_let_go(visit, daemon):
     expect(page.get_by_text("No disk is attached now", exact=False)).to_be_visible()
     assert daemon.attached() == {}
     expect(page.get_by_role("heading", name="Attached disks")).to_be_focused()
+
+
+def test_what_of_the_catalog_cannot_be_read_is_shown(visit):
+    visitor = visit()
+    page = visitor.page
+    text = "/srv/backups/backup-x: Permission denied"
+
+    def unread(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"catalog_unread": [text]})
+
+    visitor.go("attached")
+    expect(page.get_by_text("attached now", exact=False)).to_be_visible()
+    expect(page.get_by_role("alert")).to_have_count(0)
+    page.route("**/api/v1/status", unread)
+    visitor.go(LATER)
+    expect(page.get_by_role("link", name="part3")).to_be_visible()
+    visitor.go("attached")
+    expect(page.get_by_role("alert")).to_contain_text(text)
 
 
 # --- the README's picture ----------------------------------------------------------------------

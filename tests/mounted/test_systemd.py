@@ -12,6 +12,7 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -189,6 +190,34 @@ def test_it_still_reloads_and_writes_its_records(serve: Serve, images: Path, pla
     assert records() == 0
 
 
+_WHO_SERVES = """
+import logging, os, runpy, sys
+from restorefs import daemon
+serve = daemon.serve
+
+async def telling(*args, **kwargs):
+    logging.getLogger("test").info("serves as %s", os.getresuid())
+    await serve(*args, **kwargs)
+
+daemon.serve = telling
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_nobody_is_answered_while_it_could_be_root(
+    serve: Serve, images: Path, place: Place
+) -> None:
+    daemon = serve(
+        *("--images", images, "--user", USER.pw_name),
+        *("--listen", "127.0.0.1:0", "--listen-insecure"),
+        place=place,
+        prefix=(sys.executable, "-c", _WHO_SERVES),
+    )
+    told = [line.partition("serves as ")[2] for line in daemon.logged("serves as")]
+    assert told == [str((USER.pw_uid,) * 3)] * 2  # on its own socket, and over TCP
+
+
 # --- the end -------------------------------------------------------------------------------------
 
 
@@ -215,6 +244,54 @@ def test_an_unmount_from_outside_ends_it(
     assert (again.backups / WEB1 / "small").read_text() == "small\n"
     daemon.process.wait()
     again.stop()
+    daemon.check()
+
+
+def test_what_came_after_it_stays(daemon: Daemon) -> None:
+    fd = os.open(daemon.backups / WEB1 / "big", os.O_RDONLY)
+    run("umount", "--lazy", daemon.mountpoint)
+    run("mount", "-t", "tmpfs", "theirs", daemon.mountpoint)
+    (daemon.mountpoint / "precious").touch()
+    os.close(fd)
+    daemon.process.wait()
+    assert os.listdir(daemon.mountpoint) == ["precious"]
+    run("umount", daemon.mountpoint)
+    daemon.check()
+
+
+def test_what_lies_over_it_stays(daemon: Daemon) -> None:
+    run("mount", "-t", "tmpfs", "theirs", daemon.mountpoint)
+    (daemon.mountpoint / "precious").touch()
+    daemon.expect(r"WARNING not unmounting .*: something else \(tmpfs\) is mounted there now")
+    daemon.stop()
+    assert os.listdir(daemon.mountpoint) == ["precious"]
+    run("umount", daemon.mountpoint)
+    assert error_of(os.listdir, daemon.mountpoint) == "ENOTCONN"
+    run("umount", daemon.mountpoint)
+    daemon.check()
+
+
+@pytest.mark.parametrize("user", [("--user", OTHER.pw_name), ()], ids=["another", "root"])
+def test_who_still_serves_a_file_keeps_its_folder(
+    daemon: Daemon, images: Path, place: Place, user: tuple[str, ...]
+) -> None:
+    with (daemon.backups / WEB1 / "small").open() as file:
+        run("umount", "--lazy", daemon.mountpoint)
+        (folder,) = place.runtime_dir.iterdir()
+        before = {path: path.stat().st_uid for path in (folder, *folder.iterdir())}
+        command = ("mount", "--images", images, *user, place.mountpoint)
+        done = restorefs("--runtime-dir", place.runtime_dir, *command)
+        assert done.code == 1
+        waiting, said = done.err.splitlines()
+        assert f"waiting until process {daemon.pid} has let go of {place.mountpoint}" in waiting
+        assert said == (
+            f"Error: process {daemon.pid} has not let go of {place.mountpoint}, though nothing is"
+            " mounted there: is a file of it still open? Close it, or end that process"
+        )
+        assert {path: path.stat().st_uid for path in (folder, *folder.iterdir())} == before
+        assert daemon.cli("status", "--json").json["pid"] == daemon.pid
+        assert file.read() == "small\n"
+    daemon.process.wait()
     daemon.check()
 
 
@@ -260,7 +337,6 @@ def test_when_nobody_can_unmount(daemon: Daemon, place: Place) -> None:
         child.send(signal.SIGKILL)
         child.wait()
     daemon.expect(f"Error: cannot unmount {place.mountpoint}: the process of root's .* has ended")
-    daemon.expect("^(Usage|Try).*", "^$")
     daemon.send(signal.SIGTERM)
     daemon.process.wait()
     assert is_mounted(place.mountpoint)
@@ -321,11 +397,24 @@ def test_what_the_user_may_not_read(images: Path, place: Place) -> None:
     catalog.chmod(0o600)
     user = ("--user", USER.pw_name)
     said = refused(place, "--catalog", f"sqlite:///{catalog}", *user, code=1)
-    assert str(catalog) in said
+    assert f"{catalog}: {USER.pw_name} may not read it" in said
+    private = place.folder / "private"
+    private.mkdir(mode=0o700)
+    catalog = catalog.rename(private / "catalog.db")
+    said = refused(place, "--catalog", f"sqlite:///{catalog}", *user, code=1)
+    assert f"{catalog}: {USER.pw_name} cannot reach it: Permission denied" in said
     images.chmod(0o700)
     said = refused(place, "--images", images, *user, code=1)
     assert f"{images}" in said
     assert "Permission denied" in said
+
+
+def test_a_runtime_folder_that_the_user_cannot_enter(images: Path, place: Place) -> None:
+    place.runtime_dir.chmod(0o700)
+    said = refused(place, "--images", images, "--user", USER.pw_name)
+    assert (
+        f"{USER.pw_name} cannot enter {place.runtime_dir}: `chmod 755 {place.runtime_dir}`" in said
+    )
 
 
 # --- systemd -------------------------------------------------------------------------------------

@@ -68,7 +68,7 @@ async def answer(tree: Tree, opcode: Opcode, who: tuple[int, int, int], body: by
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         header = HEADER.pack(HEADER.size + len(body), opcode, 5, DISK, *who, 0, 0)
-        request = Request(ours.fileno(), header + body)
+        request = Request(ours.fileno(), header + body, 0)
         answering = Operations(tree).handlers[opcode](request)
         try:
             if answering is not None:

@@ -305,25 +305,76 @@ def test_what_is_skipped_is_said(repository: Repository, tmp_path: Path) -> None
     assert said == expected
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user's files")
 def test_what_may_not_be_read_is_skipped(repository: Repository) -> None:
     repository.add("a/disk0.qcow2").chmod(0)
     (repository.root / "b").mkdir(mode=0)
     repository.add("c/disk0.qcow2")
-    for folder in repository.root.resolve().parents:
-        if folder.stat().st_uid == 0 and folder.name.startswith(("pytest-", "test_")):
-            folder.chmod(0o755)
-    os.seteuid(65534)
-    try:
+    with repository.as_nobody():
         findings = look(repository.root)
-    finally:
-        os.seteuid(0)
     assert [backup.id for backup in findings.backups] == ["c"]
     assert reasons(findings) == {
         "a": "no disk image in it",
         "a/disk0.qcow2": "Permission denied",
         "b": "Permission denied",
     }
+    assert [skipped.path.name for skipped in findings.skipped if skipped.unread] == [
+        *("disk0.qcow2", "b"),
+    ]
+
+
+def test_what_cannot_be_read_for_a_while_has_not_gone(
+    repository: Repository, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = repository.root
+    old = repository.add("a/disk-0/x-disk0-20251008-000000.qcow2")
+    repository.add("a/disk-0/x-disk0-20251009-000000.qcow2", backing=old.name)
+    alone = repository.add("a/disk1.qcow2")
+    other = repository.add("b/disk0.qcow2")
+    catalog = open_folder(root)
+    before = list(catalog.backups())
+    assert set(listed(before)) == {"a", "a@20251008-000000", "b"}
+    assert list(catalog.unread) == []
+    with repository.as_nobody():
+        # Each alone, and the folders above it: also when it is the next look that finds less.
+        for path in (alone, old, old.parent, old.parent.parent, old.parent, old):
+            os.seteuid(0)
+            mode = path.stat().st_mode
+            path.chmod(0)
+            os.seteuid(65534)
+            for _ in range(2):
+                assert list(catalog.backups()) == before
+                assert list(catalog.unread) == [f"{path}: Permission denied"]
+            os.seteuid(0)
+            path.chmod(mode)
+            os.seteuid(65534)
+        # What is new beside it is seen, and what is gone is gone.
+        os.seteuid(0)
+        (root / "a").chmod(0)
+        new = repository.add("c/disk0.qcow2")
+        other.unlink()
+        os.seteuid(65534)
+        assert set(listed(catalog.backups())) == {"a", "a@20251008-000000", "c"}
+        os.seteuid(0)
+        new.unlink()
+        repository.add("c/disk1.qcow2").chmod(0)
+        (root / "a").rename(root / "moved")
+        os.seteuid(65534)
+        assert listed(catalog.backups()) == {}
+        assert set(catalog.unread) == {
+            f"{root}/c/disk1.qcow2: Permission denied",
+            f"{root}/moved: Permission denied",
+        }
+    (root / "moved").chmod(0o755)
+    assert set(listed(catalog.backups())) == {"moved", "moved@20251008-000000", "c"}
+    assert list(catalog.unread) == []
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [  # once for each time
+        f"cannot read {path}: Permission denied"
+        for path in (
+            *(alone, old, old.parent, root / "a", old.parent, old),
+            *(root / "a", root / "c/disk1.qcow2", root / "moved"),
+        )
+    ]
 
 
 def test_skipped_images_are_logged_once(

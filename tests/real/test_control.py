@@ -19,7 +19,7 @@ from trio.testing import MockClock
 import restorefs
 from restorefs.catalog.records import BackupRecord, DiskRecord
 from restorefs.control.app import make_app
-from restorefs.control.server import serve_unix
+from restorefs.control.server import listen_unix, serve
 from restorefs.control.status import Status
 from restorefs.errors import CatalogError, DamagedError
 from restorefs.session.pool import Pool
@@ -132,7 +132,7 @@ async def served(
             refresher = Refresher(catalog, tree, pool)
             await refresher.load()
             status = Status(Path("/mnt/restore"), CREATED, refresher, pool)
-            await nursery.start(serve_unix, make_app(status, tree, pool), socket)
+            await nursery.start(serve, make_app(status, tree, pool), listen_unix(socket))
             client = httpx.AsyncClient(
                 transport=httpx.AsyncHTTPTransport(uds=str(socket)), base_url="http://restorefs"
             )
@@ -175,6 +175,7 @@ async def test_the_status_of_an_idle_daemon(sample: Sample) -> None:
             "started_at": "2025-10-08T18:24:31Z",
             "catalog": "the test's memory",
             "catalog_error": None,
+            "catalog_unread": [],
             "backups": 2,
             "disks": 3,
             "max_attached": 64,

@@ -30,6 +30,7 @@ from restorefs.session import starter
 from restorefs.session.disk import AttachedDisk
 from restorefs.session.pool import Pool
 from restorefs.session.qcow2 import Chain
+from restorefs.session.unchanged import ChangedError
 from tests.real.attached import (
     MemoryCatalog,
     disk_content,
@@ -781,3 +782,31 @@ async def test_a_bug_while_attaching_is_an_error_not_the_end(
         assert servers() == []
         monkeypatch.undo()
         await use_once(pool, records[0])
+
+
+async def test_a_disk_is_let_go_when_its_image_looks_different(
+    records: Sequence[DiskRecord],
+    mock_clock: MockClock,
+) -> None:
+    """As that of a network file system, where another host wrote to it."""
+    record = records[0]
+    async with running_pool() as pool:
+        told: list[DiskRecord] = []
+        pool.replaced = told.append
+        async with pool.use(record) as disk:
+            os.utime(record.qcow2_path, (1, 1))
+            await wait_all_tasks_blocked()
+            mock_clock.jump(11)
+            await disk.transport.wait_closed()
+            assert isinstance(disk.transport.closed, ChangedError)
+            with pytest.raises(ChangedError):
+                await read_anew(disk, 0)
+        assert "was changed while" in pool.failures[record.id].reason
+        with pytest.raises(RestoreError, match="not the same as before"):
+            async with pool.use(record):
+                pass
+        assert told == [record]
+        async with pool.use(record) as again:
+            assert again.generation != disk.generation
+            await read_anew(again, 0)
+        assert pool.failures == {}

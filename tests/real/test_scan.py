@@ -202,6 +202,23 @@ def test_a_backup_that_is_catalogued_from_elsewhere_is_not_mixed(
     assert listed(url) == before
 
 
+def test_what_cannot_be_read_has_not_vanished(repository: Repository, url: str) -> None:
+    image = repository.add("a/disk0.qcow2")
+    scanned(repository, url)
+    before = listed(url)
+    image.parent.chmod(0)
+    database = Path(url.removeprefix("sqlite:///"))
+    for path in (database, database.parent):
+        os.chown(path, 65534, -1)
+    with repository.as_nobody():
+        report = scanned(repository, url)
+    assert (report.vanished, [skipped.reason for skipped in report.skipped]) == (
+        [],
+        ["Permission denied"],
+    )
+    assert listed(url) == before
+
+
 def test_a_folder_that_was_moved_keeps_its_ids(repository: Repository, url: str) -> None:
     repository.add("a/disk0.qcow2")
     repository.add("pg/disk-0/x-disk0-20251008-000000.qcow2")

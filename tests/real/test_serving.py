@@ -20,7 +20,7 @@ from restorefs.control import problems
 from restorefs.control.guard import Guard, Hosts
 from restorefs.control.metrics import ApiFigures
 from restorefs.control.query import json_body
-from restorefs.control.server import listen_tcp, serve_unix
+from restorefs.control.server import listen_tcp, listen_unix, serve
 from restorefs.control.sessions import Doorkeeper
 from restorefs.control.streaming import Streamed, Write
 
@@ -41,7 +41,7 @@ async def served(figures: ApiFigures | None = None, **calls: Endpoint) -> AsyncI
     with tempfile.TemporaryDirectory(prefix="restorefs-") as folder:
         path = Path(folder) / "control.sock"
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve_unix, guard, path)
+            await nursery.start(serve, guard, listen_unix(path))
             yield lambda: trio.open_unix_socket(path)
             nursery.cancel_scope.cancel()
 

@@ -139,26 +139,54 @@ export const downloadLink = (mount, path) =>
   address(`/restore/${encode(mount)}/download`, { path });
 export const previewLink = (mount, path) => address(`/restore/${encode(mount)}/preview`, { path });
 
+/** Ask for an answer's headers alone. A Problem says why there would be none. */
+export async function ask(url, signal) {
+  try {
+    return (await request(url, { method: "HEAD", signal })).headers;
+  } catch (problem) {
+    if (!problem.status) throw problem;
+    // An answer to HEAD has no body: what is wrong is in that to GET.
+    const response = await request(url, { signal });
+    await response.body?.cancel();
+    return response.headers;
+  }
+}
+
+const LONGEST_ADDRESS = 8000; // what is longer is sent as a form
+
 /**
  * Where a selection comes from as one archive: an address, or what a form must send where that
- * gets too long. What cannot be read is named in the archive's last entry.
+ * gets too long. What cannot be read is named in the archive's last entry. `asks`: addresses that
+ * have a problem if the archive has one.
  */
 export function archive(mount, paths) {
   const path = `/restore/${encode(mount)}/archive`;
-  const plain = { format: "zip", errors: "list" };
+  const of = (some) => address(path, { format: "zip", errors: "list", path: some });
+  const href = of(paths);
+  if (href.length <= LONGEST_ADDRESS) return { href, asks: [href] };
   // A form cannot hold every name: line ends become others in it, and what is no UTF-8 is lost.
   const odd = paths.filter((each) => /[\r\n]/.test(each) || !isUtf8(each));
   const fields = paths.filter((each) => !odd.includes(each)).map((each) => ["path", each]);
-  return {
-    href: address(path, { ...plain, path: paths }),
-    action: address(path, { ...plain, path: odd }),
-    fields,
-  };
+  return { action: of(odd), fields, asks: inParts(paths, of) };
 }
 
-/** The first `bytes` of what a preview shows, as a Response. */
-export const preview = (mount, path, bytes, signal) =>
-  request(previewLink(mount, path), { signal, headers: { Range: `bytes=0-${bytes - 1}` } });
+function inParts(paths, of) {
+  if (paths.length === 1 || of(paths).length <= LONGEST_ADDRESS) return [of(paths)];
+  const half = paths.length >> 1;
+  return [...inParts(paths.slice(0, half), of), ...inParts(paths.slice(half), of)];
+}
+
+/** The media type of what a preview shows. */
+export const previewKind = async (mount, path, signal) =>
+  (await ask(previewLink(mount, path), signal)).get("Content-Type") ?? "";
+
+/** The first `bytes` of a text, and whether that is the whole one. */
+export async function previewText(mount, path, bytes, signal) {
+  const url = address(`/restore/${encode(mount)}/preview`, { path, bytes });
+  const response = await request(url, { signal });
+  const whole = response.headers.get("X-Truncated") !== "true";
+  return { text: await response.text(), whole };
+}
 
 /** Yield the records of a search as they come; abort the signal to cancel it. */
 export async function* search(mount, params, signal) {

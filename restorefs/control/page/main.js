@@ -145,10 +145,23 @@ async function start() {
   return navigate();
 }
 
-document.getElementById("sign-out").addEventListener("click", async () => {
-  await api.signOut().catch(() => {});
+/** End the session. Only then is the form shown: it must not look as if one had left. */
+async function signOut() {
+  main.querySelector("#still-signed-in")?.remove();
+  try {
+    await api.signOut();
+  } catch (problem) {
+    if (problem.status !== 401) return main.prepend(stillSignedIn(problem));
+  }
   showSignIn();
-});
+}
+
+function stillSignedIn({ status, message, errno }) {
+  const problem = new api.Problem(status, `You are still signed in. ${message}`, errno);
+  return h("div", { id: "still-signed-in" }, problemBox(problem, signOut));
+}
+
+document.getElementById("sign-out").addEventListener("click", signOut);
 document
   .getElementById("skip")
   .addEventListener("click", () => (main.querySelector("h1") ?? main).focus());

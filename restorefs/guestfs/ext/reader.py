@@ -7,7 +7,8 @@ Concurrency: any number of calls may be in flight; the parts keep only what neve
 """
 
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import ClassVar, Self
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
@@ -87,10 +88,12 @@ class ExtFilesystem(GuestFilesystem):
         return await self._inodes.attributes(inode)
 
     async def lookup(self, folder: Inode, name: bytes) -> Inode:
-        return await find(await self._folder(folder), name)
+        with _naming(folder):
+            return await find(await self._folder(folder), name)
 
     async def readdir(self, folder: Inode, cookie: int = 0) -> Listing:
-        return await list_entries(await self._folder(folder), self._inodes, cookie)
+        with _naming(folder):
+            return await list_entries(await self._folder(folder), self._inodes, cookie)
 
     async def readlink(self, inode: Inode) -> bytes:
         if not stat.S_ISLNK((await self.attributes(inode)).mode):
@@ -114,3 +117,14 @@ class ExtFilesystem(GuestFilesystem):
         if not stat.S_ISDIR((await self.attributes(inode)).mode):
             raise NotAFolderError(f"inode {inode} is not a folder")
         return Folder(self._volume, self._superblock, await self._files.file(inode))
+
+
+@contextmanager
+def _naming(folder: Inode) -> Iterator[None]:
+    """Say of damage which folder has it, unless that was said."""
+    try:
+        yield
+    except DamagedError as error:
+        if f" {folder}" in str(error):
+            raise
+        raise DamagedError(f"folder {folder}: {error}") from None

@@ -22,6 +22,7 @@ from restorefs.errors import RestoreError, StorageError, UnsupportedError
 from restorefs.session.qcow2.file import ImageBytes, ImageFile
 from restorefs.session.qcow2.layout import MAGIC, Header, cluster_size_of, parse_header
 from restorefs.session.qcow2.truncation import check_whole
+from restorefs.session.unchanged import Stamp
 
 _MAX_IMAGES = 256
 _MAX_ARGUMENT_BYTES = 128 << 10  # Linux: MAX_ARG_STRLEN, with the terminating NUL
@@ -39,6 +40,7 @@ class Image:
     path: without symbolic links. format: "qcow2" or "raw".
     cluster_size, compression_type ("zlib", "zstd"): None for raw.
     data_file: the external file with the content of a qcow2 image, or None.
+    stamps: the states of the file, and of that, when they were looked at.
     """
 
     path: Path
@@ -47,6 +49,7 @@ class Image:
     cluster_size: int | None = None
     compression_type: str | None = None
     data_file: Path | None = None
+    stamps: Sequence[Stamp] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,16 @@ class Chain:
     def virtual_size(self) -> int:
         """The disk's size in bytes."""
         return self.images[0].virtual_size
+
+    @property
+    def files(self) -> list[tuple[Path, Stamp]]:
+        """All files, each with the state that it was looked at in."""
+        return [
+            (path, stamp)
+            for image in self.images
+            for path, stamp in zip((image.path, image.data_file), image.stamps, strict=False)
+            if path is not None
+        ]
 
     def blockdev(self) -> str:
         """Return the pseudo filename (`json:{...}`) that makes qemu-nbd open just these files in
@@ -98,7 +111,8 @@ def inspect_chain(path: Path, repositories: Sequence[Path], *, deep: bool = Fals
             if image_format is None:
                 image_format = _recognise(file)
             if image_format == "raw":
-                images.append(Image(Path(file.path), "raw", -(-file.size // 512) * 512))
+                size = -(-file.size // 512) * 512
+                images.append(Image(Path(file.path), "raw", size, stamps=(file.stamp,)))
                 return _checked(Chain(tuple(images)))
             header = _read_header(file)
             images.append(_inspect(file, header, name, folders, deep=deep))
@@ -144,6 +158,7 @@ def _inspect(
             header.cluster_size,
             header.compression_type,
             Path(data.path) if data else None,
+            (file.stamp, data.stamp) if data else (file.stamp,),
         )
 
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from restorefs.errors import StorageError
+from restorefs.session.unchanged import stamp
 
 
 class ImageBytes(ABC):
@@ -43,7 +44,7 @@ class ImageBytes(ABC):
 class ImageFile(ImageBytes):
     """A regular file, opened read-only. Use as a context manager.
 
-    identity: the same for two names of one file. size: in bytes.
+    identity: the same for two names of one file. size: in bytes. stamp: its state when opened.
     """
 
     def __init__(self, path: str) -> None:
@@ -57,6 +58,7 @@ class ImageFile(ImageBytes):
         self.path = path
         self.size = status.st_size
         self.identity = (status.st_dev, status.st_ino)
+        self.stamp = stamp(status)
 
     def read_upto(self, offset: int, length: int) -> bytes:
         """Raises OSError."""

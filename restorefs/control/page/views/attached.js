@@ -56,7 +56,11 @@ class Attached {
     const now = number ? counted(number, "disk is", "disks are") : "No disk is";
     const most = count(status.max_attached);
     this.about.textContent = `${now} attached now, of at most ${most}. ${idle}`;
-    fill(this.catalog, status.catalog_error && catalogBox(status.catalog_error));
+    fill(
+      this.catalog,
+      status.catalog_error && catalogBox(status.catalog_error),
+      status.catalog_unread?.length > 0 && unreadBox(status.catalog_unread),
+    );
     this._showRows(status.attached);
     this._showFailures(status.failures);
     this.facts.textContent = [
@@ -179,6 +183,14 @@ function untilWhen({ requests_under_way: busy, expires_at: end }) {
 const catalogBox = (text) =>
   problemBox(
     new api.Problem(502, `The catalog cannot be asked, so what is new does not show: ${text}`),
+  );
+
+const unreadBox = (texts) =>
+  problemBox(
+    new api.Problem(
+      502,
+      `What is new there does not show, for it cannot be read: ${texts.join("; ")}`,
+    ),
   );
 
 /** `errno` is a number here; what to do is told by its name. */

@@ -7,6 +7,7 @@
 
 import * as api from "../api.js";
 import { announce, fill, h, icon, nameOf, plain } from "../dom.js";
+import { download, downloadArchive } from "../download.js";
 import { count, counted, exactSize, exactTime, size, when } from "../format.js";
 import { Grid } from "../grid.js";
 import { Pages } from "../pages.js";
@@ -24,7 +25,6 @@ const COLUMNS = [
   { id: "mode", text: "Mode" },
 ];
 const MOST_PATHS = 2000; // that the API takes as one archive
-const LONGEST_ADDRESS = 8000; // what is longer is sent as a form
 
 export async function show(route, signal) {
   const [id, disk] = route.parts;
@@ -213,7 +213,8 @@ class Folder {
         : entry.type;
     const target =
       entry.type === "symlink" &&
-      h("span", { class: "muted target" }, " → ", nameOf(entry.target ?? ""));
+      entry.target !== undefined &&
+      h("span", { class: "muted target" }, " → ", nameOf(entry.target));
     return [
       [
         icon(sign),
@@ -368,7 +369,7 @@ class Folder {
     if (entries.length === 1 && one.type === "file") {
       const href = api.downloadLink(this.mount, one.path);
       return [
-        h("a", { class: "button primary", href, download: "" }, icon("download"), "Download"),
+        download(href, this._message, { class: "button primary" }, [icon("download"), "Download"]),
         this._archive([one.path], "As zip", "button"),
         clear,
       ];
@@ -387,13 +388,8 @@ class Folder {
       const most = count(MOST_PATHS);
       return h("span", { class: "muted" }, `At most ${most} at once: choose fewer, or the folder.`);
     }
-    const { href, action, fields } = api.archive(this.mount, paths);
-    if (href.length <= LONGEST_ADDRESS) {
-      return h("a", { class: look, href, download: "" }, icon("download"), text);
-    }
-    const hidden = fields.map(([name, value]) => h("input", { type: "hidden", name, value }));
-    const button = h("button", { type: "submit", class: look }, icon("download"), text);
-    return h("form", { method: "post", action }, hidden, button);
+    const found = api.archive(this.mount, paths);
+    return downloadArchive(found, this._message, { class: look }, [icon("download"), text]);
   }
 }
 

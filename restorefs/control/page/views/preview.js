@@ -5,6 +5,7 @@
 
 import * as api from "../api.js";
 import { fill, h, icon, nameOf, plain } from "../dom.js";
+import { download } from "../download.js";
 import { exactSize, size, when } from "../format.js";
 import { problemBox } from "../problem.js";
 import { versionsLink } from "../router.js";
@@ -24,6 +25,7 @@ export function preview(file, closed) {
     "aria-label": "Content",
   });
   const facts = h("p", { class: "muted" }, factsOf(entry));
+  const message = h("div", {});
   const controller = new AbortController();
   const dialog = h(
     "dialog",
@@ -55,12 +57,10 @@ export function preview(file, closed) {
         "div",
         { class: "tools" },
         readable(entry) &&
-          h(
-            "a",
-            { class: "button primary", href: api.downloadLink(mount, entry.path), download: "" },
+          download(api.downloadLink(mount, entry.path), message, { class: "button primary" }, [
             icon("download"),
             "Download",
-          ),
+          ]),
         h(
           "a",
           { class: "button", href: versionsLink(file.vm, file.disk, entry.path) },
@@ -68,6 +68,7 @@ export function preview(file, closed) {
           "All versions",
         ),
       ),
+      message,
       body,
     ),
   );
@@ -94,7 +95,7 @@ function factsOf(entry) {
     parts.push(
       entry.size < 1024 ? size(entry.size) : `${size(entry.size)} (${exactSize(entry.size)})`,
     );
-  if (entry.type === "symlink") parts.push(`link to ${plain(entry.target ?? "")}`);
+  if (entry.target !== undefined) parts.push(`link to ${plain(entry.target)}`);
   if (entry.modified_time) parts.push(`modified ${when(entry.modified_time, true)}`);
   if (entry.mode) parts.push(`mode ${entry.mode}`);
   return parts.join(" · ");
@@ -118,8 +119,6 @@ async function load({ mount, entry }, body, signal) {
           "There is no preview of this kind of file. Download it to open it.",
         ),
       );
-    else if (problem.status === 416)
-      fill(body, h("p", { class: "empty muted" }, "This file is empty."));
     else
       fill(
         body,
@@ -134,10 +133,8 @@ function without(entry) {
 }
 
 async function showContent(mount, entry, body, signal) {
-  const response = await api.preview(mount, entry.path, SHOWN, signal);
-  const type = response.headers.get("Content-Type") ?? "";
-  if (type.startsWith("image/")) {
-    await response.body?.cancel();
+  const kind = await api.previewKind(mount, entry.path, signal);
+  if (kind.startsWith("image/")) {
     const source = api.previewLink(mount, entry.path);
     const failed = () =>
       fill(
@@ -147,7 +144,7 @@ async function showContent(mount, entry, body, signal) {
     fill(body, h("img", { src: source, alt: `Preview of ${plain(entry.name)}`, onerror: failed }));
     return;
   }
-  const { text, whole } = await textOf(response);
+  const { text, whole } = await api.previewText(mount, entry.path, SHOWN, signal);
   fill(
     body,
     !whole &&
@@ -158,16 +155,4 @@ async function showContent(mount, entry, body, signal) {
       ),
     h("pre", { dir: "auto" }, text),
   );
-}
-
-/** The text of an answer to a preview, and whether it is the whole file's. */
-export async function textOf(response) {
-  const charset =
-    /charset=([\w-]+)/i.exec(response.headers.get("Content-Type") ?? "")?.[1] ?? "utf-8";
-  const bytes = await response.arrayBuffer();
-  const total = Number(
-    /\/(\d+)$/.exec(response.headers.get("Content-Range") ?? "")?.[1] ?? bytes.byteLength,
-  );
-  const whole = bytes.byteLength >= total && response.headers.get("X-Truncated") !== "true";
-  return { text: new TextDecoder(charset).decode(bytes), whole };
 }

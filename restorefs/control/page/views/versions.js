@@ -5,10 +5,10 @@
 import * as api from "../api.js";
 import { fill, h, icon, nameOf, plain, timeOf } from "../dom.js";
 import { diffLines, withContext } from "../diff.js";
+import { download } from "../download.js";
 import { count, counted, exactSize, exactTime, size, when } from "../format.js";
 import { problemBox } from "../problem.js";
 import { folderLink, join, segments, vmLink } from "../router.js";
-import { textOf } from "./preview.js";
 
 const BACKUPS = 20; // looked into at once: each one's disk is attached
 const SHOWN = 256 * 1024;
@@ -49,6 +49,7 @@ class Versions {
     this.rows = h("tbody", {});
     this.state = h("p", { class: "muted", role: "status" });
     this.problems = h("div", {});
+    this.refused = h("div", {});
     this.comparison = h("section", { class: "comparison", "aria-label": "Comparison" });
     this.older = h(
       "button",
@@ -75,7 +76,7 @@ class Versions {
     this.element = h(
       "div",
       { class: "versions-view" },
-      h("div", {}, this.state, this.table, this.older, this.problems),
+      h("div", {}, this.state, this.refused, this.table, this.older, this.problems),
       this.comparison,
     );
   }
@@ -206,12 +207,11 @@ class Versions {
         "td",
         {},
         version.type === "file" &&
-          h(
-            "a",
+          download(
+            api.downloadLink(version.mount_id, version.path),
+            this.refused,
             {
               class: "button small",
-              href: api.downloadLink(version.mount_id, version.path),
-              download: "",
               title: "Download",
               "aria-label": `Download the one of ${when(version.created_at) || version.backup_id}`,
             },
@@ -272,12 +272,9 @@ async function comparison(a, b, signal) {
 async function textFor(version, signal) {
   if (version.size === 0) return "";
   try {
-    const response = await api.preview(version.mount_id, version.path, SHOWN, signal);
-    if (!(response.headers.get("Content-Type") ?? "").startsWith("text/")) {
-      await response.body?.cancel();
-      return null;
-    }
-    return (await textOf(response)).text;
+    const of = [version.mount_id, version.path];
+    if (!(await api.previewKind(...of, signal)).startsWith("text/")) return null;
+    return (await api.previewText(...of, SHOWN, signal)).text;
   } catch (problem) {
     if (problem.status === 415) return null;
     throw problem;
