@@ -88,7 +88,8 @@ class Refresher:
         for disk_id in changes.gone:
             self._pool.withdraw(disk_id, "it left the catalog")
         if self.tell is not None:
-            await self.tell(changes)
+            with trio.CancelScope(shield=True):  # whoever asked may leave; the tree is new already
+                await self.tell(changes)
         return Difference(
             sorted(namespace.backups.keys() - before.backups.keys()),
             sorted(before.backups.keys() - namespace.backups.keys()),

@@ -30,7 +30,7 @@ from restorefs.errors import (
     UnsupportedError,
 )
 from restorefs.session.pool import Pool
-from restorefs.tree.namespace import Namespace
+from restorefs.tree.namespace import Changes, Namespace
 from restorefs.tree.nodeid import ROOT, NodeId, above, is_above
 from restorefs.tree.presentation import Presentation, Profile
 from restorefs.tree.refresh import Refresher
@@ -705,6 +705,32 @@ async def test_a_disk_whose_image_is_another_now_is_attached_anew(sample: Sample
         disk = r.pool.find(1)
         assert disk is not None
         assert disk.record == moved
+
+
+async def test_the_kernel_is_told_also_when_who_asked_has_left(
+    sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it keeps of the old tree would stay for ever: the next look at the catalog finds no
+    difference any more."""
+    told: list[Changes] = []
+    compare = Namespace.changes_since
+    asking = trio.CancelScope()
+
+    def leave(now: Namespace, before: Namespace) -> Changes:
+        trio.from_thread.run_sync(asking.cancel)
+        return compare(now, before)
+
+    async def tell(changes: Changes) -> None:
+        await trio.lowlevel.checkpoint()
+        told.append(changes)
+
+    async with refreshed(sample) as r:
+        r.refresher.tell = tell
+        r.catalog.said = sample.backups[:1]
+        monkeypatch.setattr(Namespace, "changes_since", leave)
+        with asking:
+            await r.refresher.load()
+        assert len(r.tree.namespace.backups) == len(told) == 1
 
 
 async def test_a_catalog_that_is_down_at_start_is_an_error(sample: Sample) -> None:
