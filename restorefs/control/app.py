@@ -48,7 +48,7 @@ _OPEN = ("/healthz", "/api/v1/openapi.json", "/api/v1/session")  # session(): sa
 class _Name(Convertor[str]):
     """A backup's id, which may be anything."""
 
-    regex = r"[\s\S]+"
+    regex = r"[\s\S]*"
 
     def convert(self, value: str) -> str:
         return value

@@ -414,7 +414,7 @@ def test_a_download_that_fails_says_why(visit, hurt):
 
 
 def test_an_archive_that_is_refused_says_why(visit, daemon, tmp_path):
-    """Others have all the places; an address and a form, which must not lead away from the page."""
+    """The places are taken; an address and a form, which must not lead away from the page."""
     visitor = visit()
     page = visitor.page
     visitor.go(f"{FILES}/many?q=entry-000")
@@ -424,11 +424,11 @@ def test_an_archive_that_is_refused_says_why(visit, daemon, tmp_path):
         for _ in range(4):
             others.enter_context(archive_under_way(visitor.url, Sample.full, 1))
         page.get_by_role("link", name="Download folder as zip").click()
-        expect(alert).to_contain_text("4 archives are under way")
+        expect(alert).to_contain_text("4 archives of yours are under way")
         page.get_by_role("checkbox", name="Select all").check()
         button = page.get_by_role("button", name="Download as zip")
         button.click()
-        expect(alert).to_contain_text("4 archives are under way")
+        expect(alert).to_contain_text("4 archives of yours are under way")
         expect(button).to_be_visible()
 
     def free() -> bool:

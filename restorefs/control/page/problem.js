@@ -48,7 +48,7 @@ const BY_STATUS = {
   413: ["It is too much at once", "Choose fewer files, or download the folder."],
   422: ["It cannot be done", "Check what was asked for."],
   423: BY_ERRNO.ENOKEY,
-  429: ["Too much is under way", "Others are downloading or searching. Try again in a moment."],
+  429: ["Too much is under way", "Wait for a download or search to end, and try again."],
   501: BY_ERRNO.EOPNOTSUPP,
   502: BY_ERRNO.EIO,
   504: BY_ERRNO.ETIMEDOUT,
