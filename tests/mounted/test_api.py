@@ -317,6 +317,7 @@ def test_every_name_is_listed_and_downloaded(odd: Api) -> None:
             next(e for e in told["files"] if os.fsencode(e["name"]) == name)["path"]
         )
         assert odd.raw(mount, "download", listed).content == response.content
+    odd.daemon.wait_logged(r"INFO audit: gui: download .*/names/new\ufffdline bytes 0-")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ nobody has anything to do, so that what is never done ends a test, and is not wa
 
 import logging
 import socket
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
@@ -20,9 +21,10 @@ from restorefs.control import problems
 from restorefs.control.guard import Guard, Hosts
 from restorefs.control.metrics import ApiFigures
 from restorefs.control.query import json_body
-from restorefs.control.server import listen_tcp, listen_unix, serve
+from restorefs.control.server import listen_tcp, listen_unix, serve, tls_context
 from restorefs.control.sessions import Doorkeeper
 from restorefs.control.streaming import Streamed, Write
+from tests.tools import require, run
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Connect = Callable[[], Awaitable[trio.SocketStream]]
@@ -31,7 +33,9 @@ LONG = 300.0
 
 
 @asynccontextmanager
-async def served(figures: ApiFigures | None = None, **calls: Endpoint) -> AsyncIterator[Connect]:
+async def served(
+    figures: ApiFigures | None = None, tls: ssl.SSLContext | None = None, **calls: Endpoint
+) -> AsyncIterator[Connect]:
     """Serve calls by name; yields what connects to them."""
     app = Starlette(
         routes=[Route("/" + name, call, methods=["GET", "POST"]) for name, call in calls.items()],
@@ -41,7 +45,7 @@ async def served(figures: ApiFigures | None = None, **calls: Endpoint) -> AsyncI
     with tempfile.TemporaryDirectory(prefix="restorefs-") as folder:
         path = Path(folder) / "control.sock"
         async with trio.open_nursery() as nursery:
-            await nursery.start(serve, guard, listen_unix(path))
+            await nursery.start(serve, guard, listen_unix(path), tls)
             yield lambda: trio.open_unix_socket(path)
             nursery.cancel_scope.cancel()
 
@@ -94,6 +98,30 @@ async def test_a_connection_without_a_request_ends(sent: bytes, autojump_clock: 
     async with served(call=streamed) as connect, await connect() as client:
         await client.send_all(sent)
         await rest(client)
+
+
+@pytest.mark.parametrize("shakes_hands", [False, True])
+async def test_a_connection_over_tls_ends(
+    shakes_hands: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    require("openssl")
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    run(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+        *("-subj", "/CN=x", "-addext", "subjectAltName=DNS:x", "-keyout", key, "-out", cert),
+    )
+    trusting = ssl.create_default_context(cafile=str(cert))
+    async with served(tls=tls_context(cert, key), call=streamed) as connect:
+        raw = await connect()
+        async with raw:
+            if shakes_hands:
+                client = trio.SSLStream(raw, trusting, server_hostname="x", https_compatible=True)
+                await client.send_all(get("call"))
+                with trio.fail_after(LONG):
+                    got = b"".join([piece async for piece in client])
+                assert got.startswith(b"HTTP/1.1 200 ")
+            else:
+                assert await rest(raw) == b""
 
 
 async def test_what_is_sent_and_never_read_holds_no_connection(autojump_clock: MockClock) -> None:
