@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from restorefs.catalog.records import BackupRecord, DiskRecord
 from restorefs.control.who import Who, who_asks
-from restorefs.errors import NotFoundError
+from restorefs.errors import GoneError, NotFoundError
 from restorefs.tree.tree import Tree
 
 
@@ -20,8 +20,11 @@ def visible(tree: Tree, who: Who) -> Iterator[BackupRecord]:
 
 
 def backup_of(tree: Tree, who: Who, backup_id: str) -> BackupRecord:
-    """Return a backup; one that may not be seen is not there. Raises NotFoundError."""
+    """Return a backup; one that may not be seen is not there. Raises NotFoundError, and GoneError
+    for one that was there."""
     backup = tree.namespace.backups.get(backup_id)
+    if backup is None and backup_id in tree.deleted and who.may_see(tree.deleted[backup_id]):
+        raise GoneError(f"the backup {backup_id!r} was deleted")
     if backup is None or not who.may_see(backup.vm_name):
         raise NotFoundError(f"there is no backup {backup_id!r}")
     return backup

@@ -52,6 +52,7 @@ GUEST_TTL = 86_400
 
 
 _COOKIE_MASK = (1 << 62) - 1
+_MAX_DELETED = 10_000
 
 
 class Entry(NamedTuple):
@@ -94,6 +95,8 @@ class Tree:
         self._ids = NodeIds()
         self._roots: dict[int, tuple[DiskRecord, Attributes]] = {}  # of whole disks, once known
         self._gone: dict[int, int] = {}  # the generation of each disk that left the catalog
+        self.deleted: dict[str, str] = {}
+        """The backups that left the catalog while we run, the last ones, with their VMs' names."""
 
     def replace(self, namespace: Namespace, changes: Changes) -> None:
         """Have the tree be as another namespace says."""
@@ -104,6 +107,10 @@ class Tree:
         for disk_id in self._gone.keys() & namespace.disks.keys():
             if namespace.disks[disk_id].generation != self._gone.pop(disk_id):
                 self._ids.retire(disk_id)
+        for backup_id in self.namespace.backups.keys() - namespace.backups.keys():
+            self.deleted[backup_id] = self.namespace.backups[backup_id].vm_name
+        while len(self.deleted) > _MAX_DELETED:
+            del self.deleted[next(iter(self.deleted))]
         self.namespace = namespace
 
     def renew(self, record: DiskRecord) -> Changes:

@@ -107,6 +107,13 @@ def test_a_backup_that_is_deleted_while_it_is_mounted(sample: Sample, tmp_path: 
         changed = found.client.post("/api/v1/reload").json()
         assert changed["removed"] == [sample.other]
         assert found.problem(found.raw(mount, "files")) == (410, "ESTALE")
+        again = found.client.post("/api/v1/restore/mount", json={"backup_id": sample.other})
+        assert found.problem(again) == (410, "ESTALE"), "and not as one that never was"
+        disks = found.client.get(f"/api/v1/backups/{sample.other}/disks")
+        assert found.problem(disks) == (410, "ESTALE")
+        shutil.copytree(sample.repository / sample.other, repository / sample.other)
+        assert found.client.post("/api/v1/reload").json()["added"] == [sample.other]
+        assert found.get(f"/backups/{sample.other}/disks")["count"] == 1
 
 
 def test_storage_that_fails_in_the_middle(sample: Sample, tmp_path: Path) -> None:
