@@ -186,7 +186,7 @@ class _Daemon:
         return JsonResponse(_describe_who(who))
 
     async def begin_session(self, request: Request) -> Response:
-        token = field_of(await json_body(request), "token", str, "")
+        token = field_of(await json_body(request, "token"), "token", str, "")
         session, who = self._doorkeeper.begin(token, address_of(request.scope))
         response = JsonResponse(_describe_who(who))
         response.set_cookie(

@@ -85,6 +85,8 @@ class Archives:
         for place in tops.values():
             if place.is_folder:  # what cannot even be looked into is a problem, not an archive
                 await self._tree.readdir(place.entry.node)
+            elif not packer.has_hard_links and stat.S_IFMT(place.mode) not in _KINDS:
+                raise ProblemError(422, f"{place.shown} is a device or the like: a zip has none")
         name = next(iter(tops)) if len(tops) == 1 else _top_name(None, record)
 
         async def make(write: Write) -> None:

@@ -10,6 +10,7 @@ import logging
 from restorefs.catalog.records import DiskRecord
 from restorefs.control.who import Who
 
+_MOST = 2000
 log = logging.getLogger(__name__)
 
 
@@ -20,7 +21,7 @@ def note(who: Who, what: str, record: DiskRecord, about: str = "") -> None:
         who.name,
         what,
         record.name,
-        f" {about}" if about else "",
+        f" {about if len(about) <= _MOST else about[:_MOST] + '...'}" if about else "",
     )
 
 

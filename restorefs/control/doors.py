@@ -4,6 +4,7 @@ Owns what `--listen` and the options beside it come to. A port below 1024, and a
 may read, need root; the tokens are read again and again, by the user that the daemon becomes.
 """
 
+import logging
 import ssl
 from contextlib import ExitStack
 from socket import socket
@@ -15,6 +16,8 @@ from restorefs.control.guard import Hosts
 from restorefs.control.server import listen_tcp, tls_context
 from restorefs.control.sessions import Doorkeeper
 from restorefs.control.tokens import TokenFile
+
+log = logging.getLogger(__name__)
 
 
 class Doors:
@@ -48,6 +51,8 @@ class Doors:
 
     def doorkeeper(self) -> Doorkeeper:
         """Return who decides who may ask. Raises ConfigError for tokens that cannot be read."""
+        if self._settings.listen_insecure:
+            log.info("whoever can connect may ask the API: --listen-insecure")
         path = self._settings.token_file
         tokens = TokenFile(path) if path is not None else None
         return Doorkeeper(tokens, insecure=self._settings.listen_insecure)

@@ -97,8 +97,9 @@ async def form_body(request: Request) -> bytes:
     raise ProblemError(408, f"the body did not come within {_BODY_SECONDS:g} s")
 
 
-async def json_body(request: Request) -> dict[str, Any]:
-    """Return the JSON object that a request brings. A client that is slow with it is given up."""
+async def json_body(request: Request, *known: str) -> dict[str, Any]:
+    """Return the JSON object that a request brings, with none but known fields: a wrongly written
+    one would be taken for absent. A client that is slow with it is given up."""
     with trio.move_on_after(_BODY_SECONDS):
         try:
             found = await request.json()
@@ -106,6 +107,8 @@ async def json_body(request: Request) -> dict[str, Any]:
             raise ProblemError(400, "the body is not JSON") from None
         if not isinstance(found, dict):
             raise ProblemError(400, "the body is not a JSON object")
+        if unknown := found.keys() - set(known):
+            raise ProblemError(400, f"unknown field {min(unknown)!r}; known: {', '.join(known)}")
         return found
     raise ProblemError(408, f"the body did not come within {_BODY_SECONDS:g} s")
 

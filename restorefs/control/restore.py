@@ -35,7 +35,7 @@ class Restore:
         self._mountpoint = mountpoint
 
     async def mount(self, request: Request) -> Response:
-        body = await json_body(request)
+        body = await json_body(request, "backup_id", "disk_index")
         who = who_asks(request)
         backup = backup_of(self._tree, who, field(body, "backup_id", str))
         index = field(body, "disk_index", int, 0)

@@ -7,6 +7,7 @@ once and kept nowhere. Must not know HTTP.
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 import stat
@@ -19,6 +20,7 @@ from typing import Any
 
 from restorefs.errors import ConfigError
 
+log = logging.getLogger(__name__)
 _PREFIX = "rfs_"
 _MAX_SIZE = 4 << 20
 
@@ -48,12 +50,17 @@ def read(path: Path) -> list[Token]:
             if about.st_mode & 0o027:
                 raise ConfigError(f"{path}: others may read or write it: `chmod 600 {path}`")
             text = file.read(_MAX_SIZE)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"{path}: no such file; `restorefs token add NAME --file {path}` makes one"
+        ) from None
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from error
+        raise ConfigError(f"{path}: {error.strerror}, for the user that the daemon is") from error
     try:
         return [_token(each) for each in json.loads(text)["tokens"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: not a file of tokens: {error!r}") from error
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise ConfigError(f"{path}: not a file of tokens: {what}") from error
 
 
 def _token(said: Any) -> Token:
@@ -76,6 +83,8 @@ def _text(said: object) -> str:
 
 def add(path: Path, name: str, vms: Sequence[str] | None) -> str:
     """Make a token, and the file if need be; return the token. Raises ConfigError."""
+    if vms is not None and not all(vms):
+        raise ConfigError("an empty pattern is no VM's name")
     tokens = read(path) if path.exists() else []
     if any(token.name == name for token in tokens):
         raise ConfigError(f"{path}: there is a token {name!r} already")
@@ -165,9 +174,14 @@ class TokenFile:
         if seen == self._seen:
             return
         self._seen = seen
+        before = self.error
         try:
             self._tokens = {token.sha256: token for token in read(self.path)}
             self.error = None
         except ConfigError as error:
             self._tokens = {}
             self.error = str(error)
+        if self.error is None and before is not None:
+            log.warning("the tokens can be read again")
+        elif self.error is not None and self.error != before:
+            log.error("no token is known any more: %s", self.error)

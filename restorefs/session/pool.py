@@ -4,8 +4,8 @@ Owns which disks are attached and for how long. Must not know the tree, FUSE, or
 
 Concurrency and invariants:
 - Attaching is single flight: one task of the pool's nursery attaches, all who want the disk wait.
-- `len(_attached) + len(_attaching) <= max_attached`. When it is full, the least recently used disk
-  without a request under way is let go; when all have one: BusyError.
+- `len(_attached) + _starting <= max_attached`. When it is full, the least recently used disk
+  without a request under way is let go; when all have one for some seconds: BusyError.
 - Disks that share volumes (assembly.py) are a unit: they are let go together, and none of them
   while another is in use. Attaching a disk never waits for another one; assembling its volumes,
   which may need others attached, comes behind that, and who uses a disk waits for both.
@@ -53,6 +53,7 @@ from restorefs.session.unchanged import ChangedError, Unchanged
 log = logging.getLogger(__name__)
 _TOUCH_SECONDS = 60.0
 _LOOK_SECONDS = 10.0
+_SLOT_SECONDS = 3.0
 _END_SECONDS = 10.0
 _OTHERS_SECONDS = 2.0
 _TRY_AGAIN_SECONDS = 60.0
@@ -99,6 +100,8 @@ class Pool:
         self._ledger = ledger
         self._attached: dict[int, AttachedDisk] = {}
         self._attaching: dict[DiskRecord, Once[AttachedDisk]] = {}
+        self._starting = 0  # those of them that have a slot
+        self._room = trio.lowlevel.ParkingLot()
         self._nursery: trio.Nursery | None = None
         self._starter = Starter(settings, cache)
         self._unwanted: set[DiskRecord] = set()  # withdrawn while they are being attached
@@ -170,6 +173,7 @@ class Pool:
         taken = {each for each in disk.unit if self._is_attached(each)}
         for each in taken:
             del self._attached[each.record.id]
+        self._room.unpark_all()
         return taken
 
     async def attach(self, record: DiskRecord) -> AttachedDisk:
@@ -223,10 +227,15 @@ class Pool:
     async def _attach(self, record: DiskRecord, asker: Described | None) -> AttachedDisk:
         began = trio.current_time()
         with trio.move_on_after(self.settings.attach_timeout):
-            await self._make_room()
-            assert self._nursery is not None
-            find_volume = functools.partial(self._find_volume, record)
-            disk = await self._starter.start(record, self._nursery, find_volume)
+            leaving = await self._take_slot()
+            try:
+                await self._wait_ended(leaving, "its slot is needed")
+                assert self._nursery is not None
+                find_volume = functools.partial(self._find_volume, record)
+                disk = await self._starter.start(record, self._nursery, find_volume)
+            finally:
+                self._starting -= 1  # attached below, without an await in between, or not at all
+                self._room.unpark_all()
             self._nursery.start_soon(self._watch, disk, name=f"watch {record.name}")
             if disk.unchanged is not None:
                 self._nursery.start_soon(self._watch_image, disk, disk.unchanged)
@@ -266,18 +275,32 @@ class Pool:
             self.replaced(record)
             raise LookAgainError(f"{record.name}: its image is not the same as before; look again")
 
-    async def _make_room(self) -> None:
-        """Let the least recently used idle disk go when every slot is taken."""
-        taken = len(self._attached) + len(self._attaching)  # this one is among them
-        if taken <= self.settings.max_attached:
-            return
-        idle = [disk for disk in self._attached.values() if not any(d.in_use for d in disk.unit)]
-        if not idle:
-            raise BusyError(
-                f"all {self.settings.max_attached} disks that may be attached are in use;"
-                " try again, or raise --max-attached"
-            )
-        await self._let_go(min(idle, key=_last_access), "its slot is needed")
+    async def _take_slot(self) -> set[AttachedDisk]:
+        """Take a slot for a disk that is to be started; return whom it was taken from: the least
+        recently used idle disk, out of the pool now and still to be ended. Requests are short
+        mostly: where every disk has one, wait a little for one to end."""
+        deadline = trio.current_time() + _SLOT_SECONDS
+        while len(self._attached) + self._starting >= self.settings.max_attached:
+            attached = self._attached.values()
+            idle = [disk for disk in attached if not any(d.in_use for d in disk.unit)]
+            if idle:
+                leaving = self._take_out(min(idle, key=_last_access))
+                self._starting += 1
+                return leaving
+            with trio.move_on_at(deadline) as waiting:
+                await self._room.park()
+            if waiting.cancelled_caught:
+                raise BusyError(
+                    f"all {self.settings.max_attached} disks that may be attached are in use;"
+                    " try again, or raise --max-attached"
+                )
+        self._starting += 1
+        return set()
+
+    def free(self, disk: AttachedDisk) -> None:
+        """End one use of a disk."""
+        disk.release()
+        self._room.unpark_all()
 
     # --- volumes across disks -----------------------------------------------------------------
 
@@ -324,7 +347,7 @@ class Pool:
                 disk.filesystems or "nothing recognised",
             )
         finally:
-            disk.release()
+            self.free(disk)
             for use in used:
                 use.end()
                 unit = use.disk.unit
@@ -400,10 +423,16 @@ class Pool:
     async def _let_go(self, disk: AttachedDisk, why: str) -> None:
         """Let a disk go, and wait for it. Whoever waits may be cancelled: that cuts off nobody."""
         if self._is_attached(disk):
-            assert self._nursery is not None
-            ended = trio.Event()
-            self._nursery.start_soon(self._end, self._take_out(disk), why, ended)
-            await ended.wait()
+            await self._wait_ended(self._take_out(disk), why)
+
+    async def _wait_ended(self, unit: set[AttachedDisk], why: str) -> None:
+        """End disks that are out of the pool, and wait for that."""
+        if not unit:
+            return
+        assert self._nursery is not None
+        ended = trio.Event()
+        self._nursery.start_soon(self._end, unit, why, ended)
+        await ended.wait()
 
     async def _end(
         self, unit: set[AttachedDisk], why: str, ended: trio.Event | None = None
@@ -477,7 +506,7 @@ class Use:
 
     def end(self) -> None:
         """Keep the disk no longer."""
-        self.disk.release()
+        self._pool.free(self.disk)
 
     async def __aenter__(self) -> AttachedDisk:
         disk = await self.begin()

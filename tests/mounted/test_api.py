@@ -661,6 +661,7 @@ def test_problems(web: Api, sample: Sample) -> None:
     assert mounting(backup_id=sample.full, disk_index=9) == (422, None)
     assert mounting(backup_id=sample.full, disk_index="0") == (400, None)
     assert mounting() == (400, None)
+    assert mounting(backup_id=sample.full, disk_idx=1) == (400, None), "and not disk 0"
     bad = client.post("/api/v1/restore/mount", content=b"{")
     assert web.problem(bad)[0] == 400
     large = client.post("/api/v1/restore/mount", content=b" " * 300_000)

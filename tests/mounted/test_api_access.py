@@ -52,8 +52,14 @@ def test_tokens_come_and_go(sample: Sample, tmp_path: Path) -> None:
             assert client.get("/api/v1/status").status_code == 401
             assert restorefs("token", "remove", "second", "--file", file).code == 2
         assert found.client.get("/api/v1/status").status_code == 200
+        assert restorefs("token", "add", "none", "--file", file, "--vm", "").code == 2
+        good = file.read_text()
+        found.daemon.expect("ERROR no token is known any more: .*tokens.json", "can be read again")
         file.write_text("{")
         assert found.client.get("/api/v1/status").status_code == 401, "nobody, rather than anybody"
+        found.daemon.wait_logged("no token is known any more")
+        file.write_text(good)
+        assert found.client.get("/api/v1/status").status_code == 200
 
 
 def test_a_limited_token_sees_nothing_of_others(sample: Sample, tmp_path: Path) -> None:
@@ -250,7 +256,10 @@ def test_over_tls(sample: Sample, tmp_path: Path) -> None:
         (("--listen-insecure",), "--listen-insecure is for --listen"),
         (("--listen", "nonsense:port"), "is not an address"),
         (("--listen", "127.0.0.1:0", "--listen-insecure", "--tls-cert", "/x"), "belong together"),
-        (("--listen", "127.0.0.1:0", "--token-file", "/nope/tokens"), "No such file"),
+        (
+            ("--listen", "127.0.0.1:0", "--token-file", "/nope/tokens"),
+            "restorefs token add NAME --file /nope/tokens",
+        ),
         (("--listen", "192.0.2.1:0", "--listen-insecure"), "Cannot assign"),
     ],
 )

@@ -146,6 +146,23 @@ def test_storage_that_fails_in_the_middle(sample: Sample, tmp_path: Path) -> Non
             assert got == content
 
 
+def test_two_disks_are_downloaded_with_one_slot(sample: Sample, tmp_path: Path) -> None:
+    """Neither is broken off for the other's sake: requests are short, and wait for each other."""
+    with api(tmp_path, "--images", sample.repository, "--max-attached", "1") as found:
+        big = (sample.sources.data / "big").read_bytes()
+        mount, other = found.mount(sample.full, 1), found.mount(sample.other)
+        with (
+            found.client.stream("GET", f"/api/v1/restore/{mount}/download?path=/big") as response,
+            found.as_token(found.token) as client,
+        ):
+            got = bytearray()
+            for piece in response.iter_raw(MIB):
+                got += piece
+                listed = client.get(f"/api/v1/restore/{other}/files?path=/")
+                assert listed.status_code == 200
+        assert got == big
+
+
 def test_versions_of_a_file_with_one_slot(sample: Sample, tmp_path: Path) -> None:
     """The disks are looked at, and compared, one after the other."""
     with api(tmp_path, "--images", sample.repository, "--max-attached", "1") as found:
