@@ -13,6 +13,7 @@ from tests.mounted.disks import LINUX, MIB, Sample, empty, ext, gpt, qcow2
 from tests.tools import loop_mount, require, run
 
 MANY = 100_000
+ANNA, STAFF = 1000, 50  # who owns what is in `home`
 SCRIPT = "window.ranFromGuest = true; alert('ran'); console.error('ran')"
 HTML = f'<!doctype html><title>ran</title><script>{SCRIPT}</script><img src=x onerror="{SCRIPT}">'
 SVG = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{SCRIPT}"><script>{SCRIPT}</script></svg>'
@@ -70,7 +71,8 @@ def png(width: int, height: int) -> bytes:
 class PageSample:
     """The sample's images and two more backups, in a folder of its own.
 
-    backup-files-1700000000/disk0   GPT: ext4 with `hostile`, `pictures` and `many`, and a Btrfs
+    backup-files-1700000000/disk0   GPT: ext4 with `hostile`, `pictures`, `home`, `damaged` and
+                                    `many`, and a Btrfs
     backup-gone-1700000000/disk0    an image that can be removed
     """
 
@@ -88,10 +90,25 @@ class PageSample:
             each.mkdir(parents=True)
         for name, content in HOSTILE.items():
             Path(os.fsdecode(os.fsencode(source / "hostile") + b"/" + name)).write_bytes(content)
-        (self.pictures / "gradient.png").write_bytes(png(320, 200))
+        picture = png(320, 200)
+        (self.pictures / "gradient.png").write_bytes(picture)
+        (self.pictures / "cut.png").write_bytes(picture[: len(picture) // 2])
+        (self.pictures / "fake.gif").write_bytes(b"GIF89a" + b"this is no picture" * 50)
+        (source / "damaged" / "below").mkdir(parents=True)
         self._make_home(source / "home" / "anna")
         root = ext(
-            folder / "root", "ext4", source, 96 * MIB, "-N", "110000", "-I", "256", "-L", "files"
+            folder / "root",
+            "ext4",
+            source,
+            96 * MIB,
+            "-N",
+            "110000",
+            "-I",
+            "256",
+            "-b",
+            "4096",
+            "-L",
+            "files",
         )
         with loop_mount(root, "ext4", "rw") as mounted:
             many = mounted / "many"
@@ -103,6 +120,12 @@ class PageSample:
                 if number % 25_000 == 7:
                     os.write(fd, b"x" * (1 + number // 25_000))
                 os.close(fd)
+            for path in (mounted / "home" / "anna").rglob("*"):
+                os.chown(path, ANNA, STAFF)
+        block = int(run("debugfs", "-R", "bmap /damaged/below 0", root))
+        with root.open("r+b") as file:
+            file.seek(block * 4096)
+            file.write(bytes(4096))
         btrfs = empty(folder / "btrfs", 128 * MIB)
         run("mkfs.btrfs", "--quiet", "--label", "pool", btrfs)
         disk = gpt(folder / "disk", (LINUX, root), (LINUX, btrfs))

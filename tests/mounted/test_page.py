@@ -38,6 +38,7 @@ HURT = "backup-hurt-1700000000"
 FULL, LATER = f"backup/{Sample.full}", f"backup/{Sample.incremental}"
 ROOT = f"files/{Sample.full}/0/part3"
 FILES = f"files/{PageSample.files}/0/part1"
+DAMAGED = f"ERROR {PageSample.files}/disk0: a directory block has no checksum"
 ENCRYPTED = f"WARNING {Sample.full}/disk0: part5: LUKS is encrypted"
 Visit = Callable[..., Visitor]
 
@@ -192,6 +193,96 @@ def test_a_large_selection_comes_as_a_zip(visit, tmp_path):
         assert archive.read("entry-000007.log") == b"x"
 
 
+# --- what is selected --------------------------------------------------------------------------
+
+
+def selected(page: Page, text: str) -> None:
+    """Expect what the list says of its selection."""
+    expect(counted(page, text)).to_be_visible()
+
+
+def names_in(archive: Path) -> list[str]:
+    with zipfile.ZipFile(archive) as found:
+        assert found.testzip() is None
+        return sorted(found.namelist())
+
+
+def test_a_range_and_all_but_one_are_true_in_a_long_list(visit):
+    visitor = visit()
+    page = visitor.page
+    keys = page.keyboard
+    visitor.go(f"{FILES}/many")
+    expect(row(page, "entry-000000.log")).to_be_visible()
+    keys.press("Home")
+    keys.press("Space")
+    selected(page, "1 entry of 100,000 selected")
+    keys.press("Shift+End")
+    selected(page, "100,000 entries of 100,000 selected")
+    expect(page.get_by_role("checkbox", name="Select all")).to_be_checked()
+    expect(page.get_by_role("link", name="Download as zip")).to_be_visible()
+    keys.press("Escape")
+    selected(page, "100,000 entries")
+    keys.press("Control+a")
+    keys.press("Space")
+    selected(page, "99,999 entries of 100,000 selected")
+    expect(row(page, f"entry-{MANY - 1:06d}.log")).to_have_attribute("aria-selected", "false")
+    expect(page.get_by_text("At most 2,000 can be downloaded at once")).to_be_visible()
+    keys.press("Space")
+    selected(page, "100,000 entries of 100,000 selected")
+    # Whatever has been looked at, there is no hole in it.
+    keys.press("ArrowUp")
+    keys.press("Shift+Home")
+    selected(page, "99,999 entries of 100,000 selected")
+    for part in (0.5, 0.25):
+        page.get_by_role("grid").evaluate(
+            "(grid, part) => grid.scrollTo(0, grid.scrollHeight * part)", part
+        )
+        expect(page.locator(".cell-coming")).to_have_count(0)
+        expect(page.locator('.grid-body [role="row"][aria-selected="false"]')).to_have_count(0)
+
+
+def test_a_filter_leaves_only_what_it_shows_selected(visit, tmp_path):
+    visitor = visit()
+    page = visitor.page
+    filter_ = page.get_by_role("searchbox", name="Filter by name")
+    visitor.go(f"{FILES}/many")
+    row(page, "entry-000001.log").get_by_role("checkbox").check()
+    row(page, "entry-000007.log").get_by_role("checkbox").check()
+    selected(page, "2 entries of 100,000 selected")
+    filter_.fill("00007")
+    selected(page, "1 entry of 11 selected, 1 no longer selected")
+    expect(row(page, "entry-000007.log")).to_have_attribute("aria-selected", "true")
+    row(page, "entry-000073.log").get_by_role("checkbox").check()
+    selected(page, "2 entries of 11 selected")
+    found = taken(page, page.get_by_role("link", name="Download as zip"), tmp_path)
+    assert names_in(found) == ["entry-000007.log", "entry-000073.log"]
+    # Another order leaves them selected, wherever they are.
+    page.get_by_role("button", name="Name").click()
+    expect(page.get_by_role("grid").get_by_role("row").nth(1)).to_contain_text("entry-000079")
+    selected(page, "2 entries of 11 selected")
+    expect(row(page, "entry-000073.log")).to_have_attribute("aria-selected", "true")
+    page.get_by_role("checkbox", name="Select all").check()
+    selected(page, "11 entries of 11 selected")
+    filter_.fill("77")
+    selected(page, "3,691 entries, 11 no longer selected")
+    page.get_by_role("checkbox", name="Select all").check()
+    expect(page.get_by_text("At most 2,000 can be downloaded at once")).to_be_visible()
+
+
+def test_all_but_one_come_as_a_zip(visit, tmp_path):
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"{ROOT}/etc")
+    expect(row(page, "hostname")).to_be_visible()
+    visitor.go(f"{ROOT}/var/log")
+    expect(row(page, "app.0.log")).to_be_visible()
+    page.keyboard.press("Control+a")
+    row(page, "app.11.log").get_by_role("checkbox").uncheck()
+    selected(page, "99 entries of 100 selected")
+    found = taken(page, page.get_by_role("link", name="Download as zip"), tmp_path)
+    assert names_in(found) == sorted(f"app.{n}.log" for n in range(100) if n != 11)
+
+
 # --- searching, versions -----------------------------------------------------------------------
 
 
@@ -292,6 +383,18 @@ def test_a_missing_image_says_so_until_it_is_back(visit, daemon, pages):
         pages.restore()
     page.get_by_role("button", name="Try again").click()
     expect(page.get_by_role("link", name="part1")).to_be_visible()
+
+
+def test_from_what_is_damaged_one_can_go_up(visit, daemon):
+    daemon.expect(DAMAGED)
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"{FILES}/damaged/below")
+    expect(page.get_by_role("alert")).to_contain_text("It is damaged")
+    where = page.get_by_role("navigation", name="Where you are")
+    expect(where).to_have_text(re.compile("Disk 0.*part1.*damaged.*below.*Cannot be shown"))
+    where.get_by_role("link", name="damaged").click()
+    expect(entry(page, "below")).to_be_visible()
 
 
 # --- hostile guests ----------------------------------------------------------------------------

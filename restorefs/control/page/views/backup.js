@@ -7,7 +7,7 @@ import * as api from "../api.js";
 import { fill, h, icon, nameOf, plain, timeOf } from "../dom.js";
 import { called, counted, exactTime, relative, size, when } from "../format.js";
 import { advice, problemBox } from "../problem.js";
-import { backupLink, folderLink, vmLink } from "../router.js";
+import { backupLink, folderLink, segments, vmLink } from "../router.js";
 
 export async function show(route, signal) {
   const [id] = route.parts;
@@ -46,6 +46,17 @@ export function crumbsOf(backup) {
     ["All machines", "#/"],
     [nameOf(backup.vm_name), vmLink(backup.vm_name)],
     [title, backupLink(backup.backup_id)],
+  ];
+}
+
+/** The breadcrumbs down to a folder of a disk, or to whatever is at its path. */
+export function crumbsInto(backup, disk, path) {
+  const names = segments(path);
+  const to = (depth) => folderLink(backup.backup_id, disk, "/" + names.slice(0, depth).join("/"));
+  return [
+    ...crumbsOf(backup),
+    [`Disk ${disk}`, to(0)],
+    ...names.map((name, index) => [nameOf(name), to(index + 1)]),
   ];
 }
 

@@ -8,7 +8,7 @@ import { announce, fill, h, icon, nameOf, plain } from "../dom.js";
 import { count, counted, exactTime, size, when } from "../format.js";
 import { problemBox } from "../problem.js";
 import { folderLink, go, join, link, segments } from "../router.js";
-import { crumbsOf } from "./backup.js";
+import { crumbsInto } from "./backup.js";
 
 const MOST = 2000;
 
@@ -46,16 +46,7 @@ export async function show(route, signal) {
     results,
   );
   if (route.params.pattern) run(where, route.params.pattern, results, signal);
-  const names = segments(path);
-  const crumbs = [
-    ...crumbsOf(backup),
-    [`Disk ${disk}`, folderLink(id, disk, "/")],
-    ...names.map((each, index) => [
-      nameOf(each),
-      folderLink(id, disk, "/" + names.slice(0, index + 1).join("/")),
-    ]),
-    ["Search", null],
-  ];
+  const crumbs = [...crumbsInto(backup, disk, path), ["Search", null]];
   return {
     title: `Search below ${plain(name)}`,
     element,
