@@ -13,6 +13,7 @@ from tests.mounted.disks import LINUX, MIB, Sample, empty, ext, gpt, qcow2
 from tests.tools import loop_mount, require, run
 
 MANY = 100_000
+DEPTH = 103  # of the folders in `deep`
 ANNA, STAFF = 1000, 50  # who owns what is in `home`
 SCRIPT = "window.ranFromGuest = true; alert('ran'); console.error('ran')"
 HTML = f'<!doctype html><title>ran</title><script>{SCRIPT}</script><img src=x onerror="{SCRIPT}">'
@@ -71,7 +72,7 @@ def png(width: int, height: int) -> bytes:
 class PageSample:
     """The sample's images and two more backups, in a folder of its own.
 
-    backup-files-1700000000/disk0   GPT: ext4 with `hostile`, `pictures`, `home`, `damaged` and
+    backup-files-1700000000/disk0   GPT: ext4 with `hostile`, `pictures`, `home`, `deep` and
                                     `many`, and a Btrfs
     backup-gone-1700000000/disk0    an image that can be removed
     """
@@ -94,7 +95,10 @@ class PageSample:
         (self.pictures / "gradient.png").write_bytes(picture)
         (self.pictures / "cut.png").write_bytes(picture[: len(picture) // 2])
         (self.pictures / "fake.gif").write_bytes(b"GIF89a" + b"this is no picture" * 50)
-        (source / "damaged" / "below").mkdir(parents=True)
+        below = source / "deep"
+        for level in range(DEPTH):
+            below /= str(level)
+        below.mkdir(parents=True)
         self._make_home(source / "home" / "anna")
         root = ext(
             folder / "root",
@@ -105,8 +109,6 @@ class PageSample:
             "110000",
             "-I",
             "256",
-            "-b",
-            "4096",
             "-L",
             "files",
         )
@@ -122,10 +124,6 @@ class PageSample:
                 os.close(fd)
             for path in (mounted / "home" / "anna").rglob("*"):
                 os.chown(path, ANNA, STAFF)
-        block = int(run("debugfs", "-R", "bmap /damaged/below 0", root))
-        with root.open("r+b") as file:
-            file.seek(block * 4096)
-            file.write(bytes(4096))
         btrfs = empty(folder / "btrfs", 128 * MIB)
         run("mkfs.btrfs", "--quiet", "--label", "pool", btrfs)
         disk = gpt(folder / "disk", (LINUX, root), (LINUX, btrfs))

@@ -38,7 +38,6 @@ HURT = "backup-hurt-1700000000"
 FULL, LATER = f"backup/{Sample.full}", f"backup/{Sample.incremental}"
 ROOT = f"files/{Sample.full}/0/part3"
 FILES = f"files/{PageSample.files}/0/part1"
-DAMAGED = f"ERROR {PageSample.files}/disk0: a directory block has no checksum"
 ENCRYPTED = f"WARNING {Sample.full}/disk0: part5: LUKS is encrypted"
 Visit = Callable[..., Visitor]
 
@@ -385,18 +384,6 @@ def test_a_missing_image_says_so_until_it_is_back(visit, daemon, pages):
     expect(page.get_by_role("link", name="part1")).to_be_visible()
 
 
-def test_from_what_is_damaged_one_can_go_up(visit, daemon):
-    daemon.expect(DAMAGED)
-    visitor = visit()
-    page = visitor.page
-    visitor.go(f"{FILES}/damaged/below")
-    expect(page.get_by_role("alert")).to_contain_text("It is damaged")
-    where = page.get_by_role("navigation", name="Where you are")
-    expect(where).to_have_text(re.compile("Disk 0.*part1.*damaged.*below.*Cannot be shown"))
-    where.get_by_role("link", name="damaged").click()
-    expect(entry(page, "below")).to_be_visible()
-
-
 # --- hostile guests ----------------------------------------------------------------------------
 
 
@@ -504,6 +491,36 @@ def test_a_link_to_what_cannot_be_read_is_not_said_to_lead_nowhere(visit, hurt):
     entry(page, "bad").click()
     expect(dialog.get_by_role("alert")).to_contain_text("wrong checksum")
     expect(dialog).not_to_contain_text("leads to nothing")
+
+
+def test_from_a_damaged_folder_one_can_go_up(visit, hurt):
+    hurt.expect("ERROR .* wrong checksum")
+    visitor = visit(hurt)
+    page = visitor.page
+    visitor.go(f"files/{HURT}/0/nest/broken")
+    expect(page.get_by_role("alert")).to_contain_text("wrong checksum")
+    where = page.get_by_role("navigation", name="Where you are")
+    expect(where).to_have_text(re.compile("Disk 0.*nest.*broken.*Cannot be shown"))
+    where.get_by_role("link", name="nest").click()
+    expect(entry(page, "sound")).to_be_visible()
+
+
+def test_a_search_names_what_it_could_not_look_into(visit, hurt):
+    hurt.expect("ERROR .* wrong checksum")
+    visitor = visit(hurt)
+    page = visitor.page
+    visitor.go(f"search/{HURT}/0?pattern=inside")
+    expect(page.get_by_text("2 matches in", exact=False).first).to_be_visible()
+    expect(page.get_by_role("listitem").filter(has_text="/nest/broken")).to_be_visible()
+    expect(page.get_by_text("What could not be searched (1)")).to_be_visible()
+
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"search/{PageSample.files}/0/part1/deep?pattern=102")
+    deepest = "/part1/deep/" + "/".join(str(level) for level in range(100))
+    expect(page.get_by_role("listitem").filter(has_text=deepest)).to_contain_text(
+        "more than 100 folders deep"
+    )
 
 
 def test_a_download_that_fails_says_why(visit, hurt):
