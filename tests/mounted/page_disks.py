@@ -94,7 +94,7 @@ class PageSample:
         picture = png(320, 200)
         (self.pictures / "gradient.png").write_bytes(picture)
         (self.pictures / "cut.png").write_bytes(picture[: len(picture) // 2])
-        (self.pictures / "fake.gif").write_bytes(b"GIF89a" + b"this is no picture" * 50)
+        (self.pictures / "fake.gif").write_bytes(b"GIF89a" + b"\x40\x01" * 2 + bytes(100))
         below = source / "deep"
         for level in range(DEPTH):
             below /= str(level)
