@@ -29,7 +29,7 @@ from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, restorefs
 from tests.mounted.damaged_disks import damaged
 from tests.mounted.disks import Sample, qcow2
-from tests.mounted.page_disks import HOSTILE, MANY, PageSample
+from tests.mounted.page_disks import ANNA, HOSTILE, MANY, STAFF, PageSample
 from tests.tools import wait_until
 
 SCREENSHOT = Path(__file__).parents[2] / "docs" / "page.png"
@@ -330,6 +330,46 @@ def test_versions_are_side_by_side(visit, sample, tmp_path):
 
     visitor.go("versions/web/0/part3/etc/removed-later")
     expect(page.get_by_text("1 backup has it (1 version), of 2 backups.")).to_be_visible()
+    without = page.get_by_role("row").filter(has_text="2023-11-15 22:13")
+    expect(without).to_contain_text("not in this backup")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("2023-11-15")
+    expect(page.get_by_role("radio")).to_have_count(0)
+
+
+def test_versions_of_a_folder_are_not_compared(visit):
+    visitor = visit()
+    visitor.go("versions/web/0/part3/etc")
+    page = visitor.page
+    expect(page.get_by_text("2 backups have it", exact=False)).to_be_visible()
+    expect(page.get_by_role("radio")).to_have_count(0)
+    expect(page.get_by_role("columnheader", name="Old")).to_have_count(0)
+    expect(page.get_by_role("region", name="Comparison")).to_have_count(0)
+    page.get_by_role("row").filter(has_text="11-14").get_by_role("link").click()
+    expect(entry(page, "removed-later")).to_be_visible()
+
+
+def test_the_machines_are_filtered_and_gone_to_by_keyboard(visit):
+    visitor = visit()
+    page = visitor.page
+    keys = page.keyboard
+    visitor.go()
+    expect(page.get_by_text("Newest backup", exact=True)).to_be_visible()
+    filter_ = page.get_by_role("searchbox", name="Filter machines by name")
+    main = page.get_by_role("main")
+    keys.press("/")
+    keys.press("ArrowDown")
+    expect(main.get_by_role("link").first).to_be_focused()
+    keys.press("ArrowDown")
+    expect(main.get_by_role("link").nth(1)).to_be_focused()
+    keys.press("ArrowUp")
+    keys.press("ArrowUp")
+    expect(filter_).to_be_focused()
+    keys.type("we")
+    keys.press("Enter")  # at once: what is typed counts, not what is still shown
+    expect(main.get_by_role("link")).to_have_count(1)
+    expect(page.get_by_role("link", name="web")).to_be_focused()
+    keys.press("Enter")
+    expect(page.get_by_role("heading", name="web")).to_be_focused()
 
 
 # --- what cannot be read -----------------------------------------------------------------------
@@ -358,6 +398,9 @@ def test_what_cannot_be_read_says_why_and_what_to_do(visit, daemon):
     expect(alert).to_contain_text("part5: LUKS is encrypted, and its key is not known")
     where = page.get_by_role("navigation", name="Where you are")
     expect(where.get_by_role("link", name="2023-11-14 22:13")).to_be_visible()
+    visitor.go(FULL)  # where what has failed on the disk is told once
+    expect(luks).to_contain_text("encrypted")
+    expect(page.get_by_text("its key is not known")).to_have_count(1)
     visitor.go(f"{ROOT}/no/such/folder")
     expect(alert).to_contain_text("It is not there")
     visitor.go("backup/backup-that-is-not-there")
@@ -455,6 +498,31 @@ def test_a_picture_is_shown(visit):
 
     asked = [method for method, url in visitor.methods if url.endswith("/gradient.png")]
     assert asked == ["HEAD", "GET"], "it is read once"
+    expect(page.get_by_role("dialog")).not_to_contain_text("damaged")
+
+
+def test_a_damaged_picture_says_so(visit):
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"{FILES}/pictures")
+    for name in ("cut.png", "fake.gif"):
+        entry(page, name).click()
+        dialog = page.get_by_role("dialog", name=name)
+        expect(dialog).to_contain_text("This image is damaged: parts are missing.")
+        page.keyboard.press("Escape")
+
+
+def test_owners_are_shown_and_whose_facts_they_are(visit):
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"{FILES}/home/anna")
+    expect(row(page, "notes.txt")).to_contain_text(f"{ANNA}:{STAFF}")
+    entry(page, "notes.txt").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(f"user {ANNA} · group {STAFF}")
+    expect(dialog).not_to_contain_text("link")
+    visitor.go(f"{ROOT}?view=link")
+    expect(dialog).to_contain_text("link to etc/hostname · the link itself: modified")
 
 
 def test_of_a_long_text_the_begin_is_shown(visit, hurt):
@@ -751,6 +819,25 @@ def test_every_view_is_readable_and_has_names(visit, daemon, tmp_path, scheme, w
             expect(page.get_by_role("heading", name="Machines")).to_be_visible()
 
 
+def test_on_a_phone_nothing_is_lost(visit):
+    visitor = visit(viewport={"width": 360, "height": 740})
+    page = visitor.page
+    visitor.go(f"{ROOT}/var/log")
+    expect(row(page, "app.0.log")).to_be_visible()
+    assert page.get_by_role("grid").bounding_box()["height"] > 0.6 * 740
+    assert page.get_by_role("link", name="Attached disks").bounding_box()["height"] < 40
+    page.get_by_role("link", name="Search below").click()
+    where = page.get_by_role("navigation", name="Where you are")
+    expect(where).to_have_class("cut")  # which says that there is more to the left
+    where.evaluate("nav => nav.scrollTo(0, 0)")
+    expect(where).not_to_have_class("cut")
+    expect(where.get_by_role("link", name="All machines")).to_be_in_viewport(ratio=1)
+    visitor.go("versions/web/0/part3/etc/hostname")
+    for label in ("Old", "New"):
+        expect(page.locator("tbody").get_by_text(label, exact=True)).to_have_count(2)
+        expect(page.locator("tbody").get_by_text(label, exact=True).first).to_be_visible()
+
+
 # --- who may -----------------------------------------------------------------------------------
 
 
@@ -764,6 +851,9 @@ def test_a_token_signs_in_and_is_kept_nowhere(visit, serve, pages, tmp_path):
     field = page.get_by_label("Token")
     expect(field).to_be_focused()
     assert nameless(page) == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    expect(page.get_by_text("restorefs", exact=True)).to_be_visible()
+    page.set_viewport_size({"width": 1280, "height": 800})
     field.fill("not-a-token")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("This token is not known.")
@@ -799,6 +889,7 @@ def test_what_is_attached_is_shown_and_let_go(visit, daemon):
     list((daemon.backups / Sample.full / "disk1").iterdir())
     visitor.go("attached")
     item = page.get_by_role("listitem").filter(has_text=Sample.full)
+    expect(item).to_contain_text("Disk 1 of web, 2023-11-14 22:13")
     expect(item).to_contain_text("ext4")
     expect(item).to_contain_text(f"process {os.getpid()}")
     expect(item).to_contain_text("if nobody uses it")
@@ -808,7 +899,7 @@ def test_what_is_attached_is_shown_and_let_go(visit, daemon):
     visitor.go("attached")
     own = page.get_by_role("listitem").filter(has_text=Sample.incremental)
     expect(own).to_contain_text("anybody, over the API or this page")
-    own.get_by_role("button", name="Let go of disk 0").click()
+    own.get_by_role("button", name="Let go of disk 0 of web, 2023-11-15 22:13").click()
     expect(own).to_have_count(0)
     item.get_by_role("button", name="Let go of disk 1").click()
     expect(page.get_by_text("No disk is attached now", exact=False)).to_be_visible()

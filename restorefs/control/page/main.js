@@ -115,6 +115,12 @@ function showCrumbs(list) {
   });
   fill(crumbs, h("ol", {}, items));
   crumbs.scrollLeft = crumbs.scrollWidth;
+  showCut();
+}
+
+/** Say that some of the breadcrumbs are to the left of what is seen. */
+function showCut() {
+  crumbs.classList.toggle("cut", crumbs.scrollLeft > 0);
 }
 
 // --- who is signed in -----------------------------------------------------------------------------
@@ -176,6 +182,8 @@ document.addEventListener("keydown", (event) => {
     field.focus();
   }
 });
+crumbs.addEventListener("scroll", showCut);
+window.addEventListener("resize", showCut);
 api.whenSignedOut(showSignIn);
 window.addEventListener("hashchange", () => signedIn && navigate());
 start();

@@ -73,7 +73,7 @@ function diskPanel(id, disk, signal) {
       const found = await api.attach(id, disk.disk_index, signal);
       const table = found.table && found.table !== "none" ? `, ${found.table.toUpperCase()}` : "";
       facts.textContent = `${size(found.size)}${table}`;
-      fill(content, found.error && reasonBox(found.error), notes(found.notes), volumes(id, found));
+      fill(content, reasonBox(found), notes(found.notes), volumes(id, found));
     } catch (problem) {
       if (problem.name === "AbortError") return;
       fill(content, problemBox(problem, load));
@@ -90,7 +90,12 @@ function diskPanel(id, disk, signal) {
 }
 
 const notes = (texts) => texts?.map((text) => h("p", { class: "note" }, text));
-const reasonBox = (text) => h("p", { class: "note warn" }, icon("warning"), text);
+
+/** The last failure of a disk, unless it is that of a volume, which says so itself. */
+function reasonBox({ error, volumes }) {
+  const told = volumes.map(reasonOf).some((reason) => reason && error?.includes(reason));
+  return error && !told && h("p", { class: "note warn" }, icon("warning"), error);
+}
 
 function volumes(id, disk) {
   if (!disk.volumes.length) return h("p", { class: "muted" }, "There is nothing on this disk.");

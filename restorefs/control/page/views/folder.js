@@ -22,6 +22,7 @@ const COLUMNS = [
   { id: "size", text: "Size", sort: "size", first: "-" },
   { id: "time", text: "Modified", sort: "time", first: "-" },
   { id: "kind", text: "Type", sort: "type" },
+  { id: "owner", text: "Owner" },
   { id: "mode", text: "Mode" },
 ];
 const MOST_PATHS = 2000; // that the API takes as one archive
@@ -92,7 +93,12 @@ class Folder {
           "div",
           { class: "tools" },
           this._filter,
-          h("a", { class: "button", href: searching }, icon("search"), "Search below"),
+          h(
+            "a",
+            { class: "button", href: searching, title: "Search below", "aria-label": "Search below" },
+            icon("search"),
+            h("span", { class: "wide" }, "Search below"),
+          ),
         ),
       ),
       h("div", { class: "head below" }, this._summary, this._actions),
@@ -196,7 +202,7 @@ class Folder {
   close() {
     this._remember();
     this.grid.close();
-    this._dialog?.close();
+    this._closePreview();
   }
 
   // --- entries ------------------------------------------------------------------------------------
@@ -236,7 +242,10 @@ class Folder {
           )
         : "",
       kindOf(entry),
-      h("span", { title: `owner ${entry.uid}, group ${entry.gid}` }, modeOf(entry)),
+      entry.modified_time
+        ? h("span", { title: `user ${entry.uid}, group ${entry.gid}` }, `${entry.uid}:${entry.gid}`)
+        : "",
+      modeOf(entry),
     ];
   }
 
@@ -284,22 +293,29 @@ class Folder {
   /** Open or close the preview as the address says. */
   async _look() {
     const name = this.params.view;
-    if (!name) {
-      this._dialog?.close();
-      return;
-    }
-    if (this._dialog) return;
+    if (this._dialog && this._looked === name) return;
+    this._closePreview();
+    if (!name) return;
+    this._looked = name;
     const entry = await this._entryOf(name).catch(() => null);
     if (this._dialog || this.params.view !== name || this.signal.aborted) return;
-    this._dialog = preview(
+    const dialog = preview(
       { ...this._about(), entry: entry ?? { name, path: join(this.path, name) } },
       () => {
-        this._dialog = null;
         // A dialog gives the focus back by itself, and whoever is quick has taken it elsewhere since.
         if (document.activeElement === document.body) this.grid.element.focus();
-        if (here().params.view) this._leavePreview();
+        if (this._dialog !== dialog) return; // the address has changed already
+        this._dialog = null;
+        this._leavePreview();
       },
     );
+    this._dialog = dialog;
+  }
+
+  _closePreview() {
+    const dialog = this._dialog;
+    this._dialog = null;
+    dialog?.close();
   }
 
   /** What is told of an entry; one that is not here is made the active one. Null if it is none. */
@@ -400,7 +416,7 @@ function kindOf(entry) {
 
 /** "0644" as "rw-r--r--". */
 function modeOf(entry) {
-  if (entry.error || !entry.mode) return "";
+  if (!entry.modified_time) return ""; // its attributes cannot be read
   const bits = parseInt(entry.mode, 8);
   const plainBits = [..."rwxrwxrwx"].map((letter, index) =>
     bits & (0o400 >> index) ? letter : "-",
