@@ -77,8 +77,9 @@ class Folder {
     this._actions = h("span", { class: "tools" });
     this._clear = h(
       "button",
-      { type: "button", onclick: () => this.grid.clear() },
-      "Clear selection",
+      { type: "button", "aria-label": "Clear selection", onclick: () => this.grid.clear() },
+      "Clear",
+      h("span", { class: "wide" }, "selection"),
     );
     this._message = h("div", {});
     const searching = link("search", [this.id, this.disk, ...segments(this.path)]);
