@@ -246,10 +246,14 @@ def _backups() -> Schema:
             "differs": _maybe(_FLAG),
         }
     )
-    error = _object(
-        {"backup_id": _TEXT, "disk_index": _NUMBER, "detail": _TEXT, "errno": _maybe(_TEXT)}
-    )
-    versions = {"vm": _TEXT, "path": _TEXT, "versions": _list(version), "errors": _list(error)}
+    absent = {"backup_id": _TEXT, "created_at": _maybe(_TIME)}
+    error = absent | {"disk_index": _NUMBER, "detail": _TEXT, "errno": _maybe(_TEXT)}
+    found = {
+        "versions": _list(version),
+        "absent": _list(_object(absent)),
+        "errors": _list(_object(error)),
+    }
+    versions = {"vm": _TEXT, "path": _TEXT, **found}
     backup = "/api/v1/backups/{backup_id}"
     attachment = (_PATH_BACKUP, _PATH_INDEX)
     detached = _object({"backup_id": _TEXT, "disk_index": _NUMBER, "detached": _FLAG})

@@ -27,7 +27,7 @@ from restorefs.control.rows import describe as describe_row
 from restorefs.control.streaming import Streamed, Write
 from restorefs.control.walking import Walk
 from restorefs.control.who import who_asks
-from restorefs.errors import NotAFolderError, RestoreError
+from restorefs.errors import NotAFolderError, RestoreError, UnsupportedError
 from restorefs.tree.nodeid import NodeId
 from restorefs.tree.tree import Listed, Tree
 
@@ -110,7 +110,7 @@ class _Search:
         self._limit = limit
         self._walk = Walk()
         self._folders = self._entries = self._found = self._errors = 0
-        self._too_deep = self._limited = False
+        self._limited = False
         self._told_at = trio.current_time()
 
     async def run(self, path: bytes, folder: NodeId) -> None:
@@ -125,7 +125,7 @@ class _Search:
             entries=self._entries,
             matches=self._found,
             errors=self._errors,
-            complete=not (self._errors or self._too_deep),
+            complete=not self._errors,
             limited=self._limited,
         )
 
@@ -138,6 +138,8 @@ class _Search:
         cookie, complete = 0, False
         while not complete:
             try:
+                if len(above) > _MAX_DEPTH:
+                    raise UnsupportedError(f"more than {_MAX_DEPTH} folders deep: search below it")
                 if not cookie:
                     self._walk.enter(folder.node, folder.above)
                 batch = await self._tree.readdir(folder.node, cookie, stand_ins=False)
@@ -153,10 +155,7 @@ class _Search:
                 attributes = item.entry.attributes
                 mode = attributes.mode if attributes is not None else item.entry.kind
                 if stat.S_ISDIR(mode) and attributes is not None:
-                    if len(above) < _MAX_DEPTH:
-                        below.append(_Folder(path, item.name, item.entry.node, above))
-                    else:
-                        self._too_deep = True
+                    below.append(_Folder(path, item.name, item.entry.node, above))
                 if not self._matches(os.fsdecode(item.name)):
                     continue
                 if self._kind is not None and type_of(mode) != self._kind:

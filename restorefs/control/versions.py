@@ -67,8 +67,19 @@ class _Found:
     version: _Version | None = None
     errors: list[Json] = field(default_factory=list)
 
+    @property
+    def is_absent(self) -> bool:
+        """Whether it is known that the backup does not hold the file."""
+        return self.version is None and not self.errors
+
+    def describe(self) -> Json:
+        return {
+            "backup_id": self.backup.id,
+            "created_at": time_text(self.backup.created_at),
+        }
+
     def fail(self, record: DiskRecord, error: RestoreError) -> None:
-        about = {"backup_id": record.backup_id, "disk_index": record.disk_index}
+        about = self.describe() | {"disk_index": record.disk_index}
         self.errors.append(about | describe(error))
 
 
@@ -120,6 +131,7 @@ class Versions:
                 "vm": vm,
                 "path": path,
                 "versions": [version.describe() for version in versions],
+                "absent": [each.describe() for each in found if each.is_absent],
                 "errors": [error for each in found for error in each.errors],
                 "total_count": len(backups),
                 "offset": offset,

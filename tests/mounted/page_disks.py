@@ -13,6 +13,8 @@ from tests.mounted.disks import LINUX, MIB, Sample, empty, ext, gpt, qcow2
 from tests.tools import loop_mount, require, run
 
 MANY = 100_000
+DEPTH = 103  # of the folders in `deep`
+ANNA, STAFF = 1000, 50  # who owns what is in `home`
 SCRIPT = "window.ranFromGuest = true; alert('ran'); console.error('ran')"
 HTML = f'<!doctype html><title>ran</title><script>{SCRIPT}</script><img src=x onerror="{SCRIPT}">'
 SVG = f'<svg xmlns="http://www.w3.org/2000/svg" onload="{SCRIPT}"><script>{SCRIPT}</script></svg>'
@@ -70,7 +72,8 @@ def png(width: int, height: int) -> bytes:
 class PageSample:
     """The sample's images and two more backups, in a folder of its own.
 
-    backup-files-1700000000/disk0   GPT: ext4 with `hostile`, `pictures` and `many`, and a Btrfs
+    backup-files-1700000000/disk0   GPT: ext4 with `hostile`, `pictures`, `home`, `deep` and
+                                    `many`, and a Btrfs
     backup-gone-1700000000/disk0    an image that can be removed
     """
 
@@ -88,10 +91,26 @@ class PageSample:
             each.mkdir(parents=True)
         for name, content in HOSTILE.items():
             Path(os.fsdecode(os.fsencode(source / "hostile") + b"/" + name)).write_bytes(content)
-        (self.pictures / "gradient.png").write_bytes(png(320, 200))
+        picture = png(320, 200)
+        (self.pictures / "gradient.png").write_bytes(picture)
+        (self.pictures / "cut.png").write_bytes(picture[: len(picture) // 2])
+        (self.pictures / "fake.gif").write_bytes(b"GIF89a" + b"\x40\x01" * 2 + bytes(100))
+        below = source / "deep"
+        for level in range(DEPTH):
+            below /= str(level)
+        below.mkdir(parents=True)
         self._make_home(source / "home" / "anna")
         root = ext(
-            folder / "root", "ext4", source, 96 * MIB, "-N", "110000", "-I", "256", "-L", "files"
+            folder / "root",
+            "ext4",
+            source,
+            96 * MIB,
+            "-N",
+            "110000",
+            "-I",
+            "256",
+            "-L",
+            "files",
         )
         with loop_mount(root, "ext4", "rw") as mounted:
             many = mounted / "many"
@@ -103,6 +122,8 @@ class PageSample:
                 if number % 25_000 == 7:
                     os.write(fd, b"x" * (1 + number // 25_000))
                 os.close(fd)
+            for path in (mounted / "home" / "anna").rglob("*"):
+                os.chown(path, ANNA, STAFF)
         btrfs = empty(folder / "btrfs", 128 * MIB)
         run("mkfs.btrfs", "--quiet", "--label", "pool", btrfs)
         disk = gpt(folder / "disk", (LINUX, root), (LINUX, btrfs))

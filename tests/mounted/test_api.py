@@ -637,12 +637,17 @@ def test_versions(web: Api, sample: Sample) -> None:
     assert [each["differs"] for each in paged] == [True], "its neighbour is on the next page"
     added = web.get("/versions", vm="web", path="/etc/added")
     assert [each["backup_id"] for each in added["versions"]] == [sample.incremental]
+    assert added["absent"] == [], "who knows what the encrypted volume holds"
     (unknown,) = added["errors"]
+    assert unknown["created_at"] == "2023-11-14T22:13:20Z"
     assert (unknown["backup_id"], unknown["errno"]) == (sample.full, "ENOKEY")
     none = web.get("/versions", vm="web", path="/part3/nope")
     assert (none["versions"], none["errors"], none["total_count"]) == ([], [], 2)
+    assert [each["backup_id"] for each in none["absent"]] == [sample.incremental, sample.full]
     exactly = web.get("/versions", vm="web", path="/part3/etc/added")
     assert (len(exactly["versions"]), exactly["errors"]) == (1, [])
+    absent = {"backup_id": sample.full, "created_at": "2023-11-14T22:13:20Z"}
+    assert exactly["absent"] == [absent]
     content = web.raw(newer["mount_id"], "download", newer["path"]).content
     assert content == b"web-renamed\n"
 

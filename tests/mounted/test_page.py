@@ -29,7 +29,7 @@ from tests.mounted.conftest import Serve
 from tests.mounted.daemon import Daemon, restorefs
 from tests.mounted.damaged_disks import damaged
 from tests.mounted.disks import Sample, qcow2
-from tests.mounted.page_disks import HOSTILE, MANY, PageSample
+from tests.mounted.page_disks import ANNA, HOSTILE, MANY, STAFF, PageSample
 from tests.tools import wait_until
 
 SCREENSHOT = Path(__file__).parents[2] / "docs" / "page.png"
@@ -192,6 +192,96 @@ def test_a_large_selection_comes_as_a_zip(visit, tmp_path):
         assert archive.read("entry-000007.log") == b"x"
 
 
+# --- what is selected --------------------------------------------------------------------------
+
+
+def selected(page: Page, text: str) -> None:
+    """Expect what the list says of its selection."""
+    expect(counted(page, text)).to_be_visible()
+
+
+def names_in(archive: Path) -> list[str]:
+    with zipfile.ZipFile(archive) as found:
+        assert found.testzip() is None
+        return sorted(found.namelist())
+
+
+def test_a_range_and_all_but_one_are_true_in_a_long_list(visit):
+    visitor = visit()
+    page = visitor.page
+    keys = page.keyboard
+    visitor.go(f"{FILES}/many")
+    expect(row(page, "entry-000000.log")).to_be_visible()
+    keys.press("Home")
+    keys.press("Space")
+    selected(page, "1 entry of 100,000 selected")
+    keys.press("Shift+End")
+    selected(page, "100,000 entries of 100,000 selected")
+    expect(page.get_by_role("checkbox", name="Select all")).to_be_checked()
+    expect(page.get_by_role("link", name="Download as zip")).to_be_visible()
+    keys.press("Escape")
+    selected(page, "100,000 entries")
+    keys.press("Control+a")
+    keys.press("Space")
+    selected(page, "99,999 entries of 100,000 selected")
+    expect(row(page, f"entry-{MANY - 1:06d}.log")).to_have_attribute("aria-selected", "false")
+    expect(page.get_by_text("At most 2,000 can be downloaded at once")).to_be_visible()
+    keys.press("Space")
+    selected(page, "100,000 entries of 100,000 selected")
+    # Whatever has been looked at, there is no hole in it.
+    keys.press("ArrowUp")
+    keys.press("Shift+Home")
+    selected(page, "99,999 entries of 100,000 selected")
+    for part in (0.5, 0.25):
+        page.get_by_role("grid").evaluate(
+            "(grid, part) => grid.scrollTo(0, grid.scrollHeight * part)", part
+        )
+        expect(page.locator(".cell-coming")).to_have_count(0)
+        expect(page.locator('.grid-body [role="row"][aria-selected="false"]')).to_have_count(0)
+
+
+def test_a_filter_leaves_only_what_it_shows_selected(visit, tmp_path):
+    visitor = visit()
+    page = visitor.page
+    filter_ = page.get_by_role("searchbox", name="Filter by name")
+    visitor.go(f"{FILES}/many")
+    row(page, "entry-000001.log").get_by_role("checkbox").check()
+    row(page, "entry-000007.log").get_by_role("checkbox").check()
+    selected(page, "2 entries of 100,000 selected")
+    filter_.fill("00007")
+    selected(page, "1 entry of 11 selected, 1 no longer selected")
+    expect(row(page, "entry-000007.log")).to_have_attribute("aria-selected", "true")
+    row(page, "entry-000073.log").get_by_role("checkbox").check()
+    selected(page, "2 entries of 11 selected")
+    found = taken(page, page.get_by_role("link", name="Download as zip"), tmp_path)
+    assert names_in(found) == ["entry-000007.log", "entry-000073.log"]
+    # Another order leaves them selected, wherever they are.
+    page.get_by_role("button", name="Name").click()
+    expect(page.get_by_role("grid").get_by_role("row").nth(1)).to_contain_text("entry-000079")
+    selected(page, "2 entries of 11 selected")
+    expect(row(page, "entry-000073.log")).to_have_attribute("aria-selected", "true")
+    page.get_by_role("checkbox", name="Select all").check()
+    selected(page, "11 entries of 11 selected")
+    filter_.fill("77")
+    selected(page, "3,691 entries, 11 no longer selected")
+    page.get_by_role("checkbox", name="Select all").check()
+    expect(page.get_by_text("At most 2,000 can be downloaded at once")).to_be_visible()
+
+
+def test_all_but_one_come_as_a_zip(visit, tmp_path):
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"{ROOT}/etc")
+    expect(row(page, "hostname")).to_be_visible()
+    visitor.go(f"{ROOT}/var/log")
+    expect(row(page, "app.0.log")).to_be_visible()
+    page.keyboard.press("Control+a")
+    row(page, "app.11.log").get_by_role("checkbox").uncheck()
+    selected(page, "99 entries of 100 selected")
+    found = taken(page, page.get_by_role("link", name="Download as zip"), tmp_path)
+    assert names_in(found) == sorted(f"app.{n}.log" for n in range(100) if n != 11)
+
+
 # --- searching, versions -----------------------------------------------------------------------
 
 
@@ -240,6 +330,46 @@ def test_versions_are_side_by_side(visit, sample, tmp_path):
 
     visitor.go("versions/web/0/part3/etc/removed-later")
     expect(page.get_by_text("1 backup has it (1 version), of 2 backups.")).to_be_visible()
+    without = page.get_by_role("row").filter(has_text="2023-11-15 22:13")
+    expect(without).to_contain_text("not in this backup")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("2023-11-15")
+    expect(page.get_by_role("radio")).to_have_count(0)
+
+
+def test_versions_of_a_folder_are_not_compared(visit):
+    visitor = visit()
+    visitor.go("versions/web/0/part3/etc")
+    page = visitor.page
+    expect(page.get_by_text("2 backups have it", exact=False)).to_be_visible()
+    expect(page.get_by_role("radio")).to_have_count(0)
+    expect(page.get_by_role("columnheader", name="Old")).to_have_count(0)
+    expect(page.get_by_role("region", name="Comparison")).to_have_count(0)
+    page.get_by_role("row").filter(has_text="11-14").get_by_role("link").click()
+    expect(entry(page, "removed-later")).to_be_visible()
+
+
+def test_the_machines_are_filtered_and_gone_to_by_keyboard(visit):
+    visitor = visit()
+    page = visitor.page
+    keys = page.keyboard
+    visitor.go()
+    expect(page.get_by_text("Newest backup", exact=True)).to_be_visible()
+    filter_ = page.get_by_role("searchbox", name="Filter machines by name")
+    main = page.get_by_role("main")
+    keys.press("/")
+    keys.press("ArrowDown")
+    expect(main.get_by_role("link").first).to_be_focused()
+    keys.press("ArrowDown")
+    expect(main.get_by_role("link").nth(1)).to_be_focused()
+    keys.press("ArrowUp")
+    keys.press("ArrowUp")
+    expect(filter_).to_be_focused()
+    keys.type("we")
+    keys.press("Enter")  # at once: what is typed counts, not what is still shown
+    expect(main.get_by_role("link")).to_have_count(1)
+    expect(page.get_by_role("link", name="web")).to_be_focused()
+    keys.press("Enter")
+    expect(page.get_by_role("heading", name="web")).to_be_focused()
 
 
 # --- what cannot be read -----------------------------------------------------------------------
@@ -268,6 +398,9 @@ def test_what_cannot_be_read_says_why_and_what_to_do(visit, daemon):
     expect(alert).to_contain_text("part5: LUKS is encrypted, and its key is not known")
     where = page.get_by_role("navigation", name="Where you are")
     expect(where.get_by_role("link", name="2023-11-14 22:13")).to_be_visible()
+    visitor.go(FULL)  # where what has failed on the disk is told once
+    expect(luks).to_contain_text("encrypted")
+    expect(page.get_by_text("its key is not known")).to_have_count(1)
     visitor.go(f"{ROOT}/no/such/folder")
     expect(alert).to_contain_text("It is not there")
     visitor.go("backup/backup-that-is-not-there")
@@ -365,6 +498,31 @@ def test_a_picture_is_shown(visit):
 
     asked = [method for method, url in visitor.methods if url.endswith("/gradient.png")]
     assert asked == ["HEAD", "GET"], "it is read once"
+    expect(page.get_by_role("dialog")).not_to_contain_text("damaged")
+
+
+def test_a_damaged_picture_says_so(visit):
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"{FILES}/pictures")
+    for name in ("cut.png", "fake.gif"):
+        entry(page, name).click()
+        dialog = page.get_by_role("dialog", name=name)
+        expect(dialog).to_contain_text("This image is damaged: parts are missing.")
+        page.keyboard.press("Escape")
+
+
+def test_owners_are_shown_and_whose_facts_they_are(visit):
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"{FILES}/home/anna")
+    expect(row(page, "notes.txt")).to_contain_text(f"{ANNA}:{STAFF}")
+    entry(page, "notes.txt").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text(f"user {ANNA} · group {STAFF}")
+    expect(dialog).not_to_contain_text("link")
+    visitor.go(f"{ROOT}?view=link")
+    expect(dialog).to_contain_text("link to etc/hostname · the link itself: modified")
 
 
 def test_of_a_long_text_the_begin_is_shown(visit, hurt):
@@ -401,6 +559,36 @@ def test_a_link_to_what_cannot_be_read_is_not_said_to_lead_nowhere(visit, hurt):
     entry(page, "bad").click()
     expect(dialog.get_by_role("alert")).to_contain_text("wrong checksum")
     expect(dialog).not_to_contain_text("leads to nothing")
+
+
+def test_from_a_damaged_folder_one_can_go_up(visit, hurt):
+    hurt.expect("ERROR .* wrong checksum")
+    visitor = visit(hurt)
+    page = visitor.page
+    visitor.go(f"files/{HURT}/0/nest/broken")
+    expect(page.get_by_role("alert")).to_contain_text("wrong checksum")
+    where = page.get_by_role("navigation", name="Where you are")
+    expect(where).to_have_text(re.compile("Disk 0.*nest.*broken.*Cannot be shown"))
+    where.get_by_role("link", name="nest").click()
+    expect(entry(page, "sound")).to_be_visible()
+
+
+def test_a_search_names_what_it_could_not_look_into(visit, hurt):
+    hurt.expect("ERROR .* wrong checksum")
+    visitor = visit(hurt)
+    page = visitor.page
+    visitor.go(f"search/{HURT}/0?pattern=inside")
+    expect(page.get_by_text("2 matches in", exact=False).first).to_be_visible()
+    expect(page.get_by_role("listitem").filter(has_text="/nest/broken")).to_be_visible()
+    expect(page.get_by_text("What could not be searched (1)")).to_be_visible()
+
+    visitor = visit()
+    page = visitor.page
+    visitor.go(f"search/{PageSample.files}/0/part1/deep?pattern=102")
+    deepest = "/part1/deep/" + "/".join(str(level) for level in range(100))
+    expect(page.get_by_role("listitem").filter(has_text=deepest)).to_contain_text(
+        "more than 100 folders deep"
+    )
 
 
 def test_a_download_that_fails_says_why(visit, hurt):
@@ -631,6 +819,25 @@ def test_every_view_is_readable_and_has_names(visit, daemon, tmp_path, scheme, w
             expect(page.get_by_role("heading", name="Machines")).to_be_visible()
 
 
+def test_on_a_phone_nothing_is_lost(visit):
+    visitor = visit(viewport={"width": 360, "height": 740})
+    page = visitor.page
+    visitor.go(f"{ROOT}/var/log")
+    expect(row(page, "app.0.log")).to_be_visible()
+    assert page.get_by_role("grid").bounding_box()["height"] > 0.6 * 740
+    assert page.get_by_role("link", name="Attached disks").bounding_box()["height"] < 40
+    page.get_by_role("link", name="Search below").click()
+    where = page.get_by_role("navigation", name="Where you are")
+    expect(where).to_have_class("cut")  # which says that there is more to the left
+    where.evaluate("nav => nav.scrollTo(0, 0)")
+    expect(where).not_to_have_class("cut")
+    expect(where.get_by_role("link", name="All machines")).to_be_in_viewport(ratio=1)
+    visitor.go("versions/web/0/part3/etc/hostname")
+    for label in ("Old", "New"):
+        expect(page.locator("tbody").get_by_text(label, exact=True)).to_have_count(2)
+        expect(page.locator("tbody").get_by_text(label, exact=True).first).to_be_visible()
+
+
 # --- who may -----------------------------------------------------------------------------------
 
 
@@ -644,6 +851,9 @@ def test_a_token_signs_in_and_is_kept_nowhere(visit, serve, pages, tmp_path):
     field = page.get_by_label("Token")
     expect(field).to_be_focused()
     assert nameless(page) == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    expect(page.get_by_text("restorefs", exact=True)).to_be_visible()
+    page.set_viewport_size({"width": 1280, "height": 800})
     field.fill("not-a-token")
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("This token is not known.")
@@ -679,6 +889,7 @@ def test_what_is_attached_is_shown_and_let_go(visit, daemon):
     list((daemon.backups / Sample.full / "disk1").iterdir())
     visitor.go("attached")
     item = page.get_by_role("listitem").filter(has_text=Sample.full)
+    expect(item).to_contain_text("Disk 1 of web, 2023-11-14 22:13")
     expect(item).to_contain_text("ext4")
     expect(item).to_contain_text(f"process {os.getpid()}")
     expect(item).to_contain_text("if nobody uses it")
@@ -688,7 +899,7 @@ def test_what_is_attached_is_shown_and_let_go(visit, daemon):
     visitor.go("attached")
     own = page.get_by_role("listitem").filter(has_text=Sample.incremental)
     expect(own).to_contain_text("anybody, over the API or this page")
-    own.get_by_role("button", name="Let go of disk 0").click()
+    own.get_by_role("button", name="Let go of disk 0 of web, 2023-11-15 22:13").click()
     expect(own).to_have_count(0)
     item.get_by_role("button", name="Let go of disk 1").click()
     expect(page.get_by_text("No disk is attached now", exact=False)).to_be_visible()

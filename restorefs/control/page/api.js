@@ -180,6 +180,10 @@ function inParts(paths, of) {
 export const previewKind = async (mount, path, signal) =>
   (await ask(previewLink(mount, path), signal)).get("Content-Type") ?? "";
 
+/** An image, as a Blob. */
+export const previewImage = async (mount, path, signal) =>
+  (await request(previewLink(mount, path), { signal })).blob();
+
 /** The first `bytes` of a text, and whether that is the whole one. */
 export async function previewText(mount, path, bytes, signal) {
   const url = address(`/restore/${encode(mount)}/preview`, { path, bytes });

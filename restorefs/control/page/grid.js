@@ -6,18 +6,17 @@
 // function.
 
 import { h } from "./dom.js";
+import { Selection } from "./selection.js";
 
 const AROUND = 8; // rows drawn above and below what is in sight
 const TALLEST = 15_000_000; // px; browsers cut off what is higher
 const TYPING_MS = 800;
-const EACH = 1000; // rows; of a longer list, "all" is a state of its own
 
 /**
  * @typedef {object} Options
  * @property {string} label
  * @property {{id: string, text: string, sort?: string, first?: "-"}[]} columns
  * @property {(item: any, index: number) => (Node|string)[]} cells  one for each column
- * @property {(item: any) => string} key
  * @property {(item: any) => string} name  as it is read aloud
  * @property {(item: any) => void} open
  * @property {() => void} up
@@ -37,8 +36,7 @@ export class Grid {
     this._drawing = 0;
     this.active = 0;
     this.anchor = 0;
-    this.selected = new Map(); // key -> item
-    this.all = false;
+    this.selection = new Selection();
     this._head = h("div", { role: "row", class: "grid-row grid-head", "aria-rowindex": 1 });
     this._body = h("div", { role: "rowgroup", class: "grid-body" });
     this.element = h(
@@ -65,14 +63,22 @@ export class Grid {
     cancelAnimationFrame(this._drawing);
   }
 
-  /** Show a list from a row on; `sort` is marked in the head. */
-  show(pages, sort, active = 0, scrollTop = 0) {
+  /** Show a list from a row on; `sort` is marked in the head, `selected` are numbers of rows. */
+  show(pages, sort, { active = 0, top = 0, selected = [] } = {}) {
     this._pages = pages;
     this.active = this.anchor = active;
+    this.selection.these(selected);
     this._clear();
     this._drawHead(sort);
     this.refresh();
-    this.element.scrollTop = scrollTop;
+    this._selectionChanged();
+    this.scrollTo(top);
+  }
+
+  /** Scroll so far down, or further, so that the active row is in sight. */
+  scrollTo(top) {
+    this._draw(); // only what has its height can be scrolled
+    this.element.scrollTop = top;
     this.reveal();
   }
 
@@ -184,8 +190,7 @@ export class Grid {
 
   _mark() {
     for (const [index, element] of this._rows) {
-      const item = this._pages.at(index);
-      const chosen = item !== undefined && this.isSelected(item);
+      const chosen = this.selection.has(index);
       element.setAttribute("aria-selected", String(chosen));
       element.classList.toggle("active", index === this.active);
       const box = element.querySelector("input");
@@ -269,9 +274,9 @@ export class Grid {
     if (event.key in moves) this.move(moves[event.key], event.shiftKey);
     else if (event.key === "Enter" && this.item) this._options.open(this.item);
     else if (event.key === "Backspace") this._options.up();
-    else if (event.key === " " && this.item) this.toggle(this.active);
+    else if (event.key === " " && this.length) this.toggle(this.active);
     else if (event.key === "a" && ctrl) this._chooseAll(true);
-    else if (event.key === "Escape" && this.count) this._chooseAll(false);
+    else if (event.key === "Escape" && this.selection.count) this._chooseAll(false);
     else if (event.key.length === 1 && event.key !== "/" && !ctrl) this._type(event.key);
     else return;
     event.preventDefault();
@@ -312,44 +317,25 @@ export class Grid {
 
   // --- selecting ----------------------------------------------------------------------------------
 
-  /** How many are selected. */
-  get count() {
-    return this.all ? this.length : this.selected.size;
-  }
-
-  isSelected(item) {
-    return this.all || this.selected.has(this._options.key(item));
+  /** What is selected; what is not here is fetched. */
+  async selected() {
+    const pages = this._pages;
+    const found = [];
+    for (const [first, end] of this.selection.ranges) {
+      await pages.want(first, end);
+      for (let row = first; row < end; row++) found.push(pages.at(row));
+    }
+    return found.filter((item) => item !== undefined);
   }
 
   toggle(index) {
-    const item = this._pages.at(index);
-    if (item === undefined) return;
-    if (this.all) {
-      // What is not here cannot be kept: leaving "all" begins anew with this one.
-      this.all = false;
-      this.selected.clear();
-      this.selected.set(this._options.key(item), item);
-    } else if (!this.selected.delete(this._options.key(item))) {
-      this.selected.set(this._options.key(item), item);
-    }
+    this.selection.toggle(index);
     this.anchor = index;
     this._selectionChanged();
   }
 
   _selectTo(index) {
-    return this._selectRange(Math.min(this.anchor, index), Math.max(this.anchor, index));
-  }
-
-  async _selectRange(first, last) {
-    const pages = this._pages;
-    await pages.want(first, last + 1);
-    if (pages !== this._pages) return;
-    this.all = false;
-    this.selected.clear();
-    for (let at = first; at <= last; at++) {
-      const item = pages.at(at);
-      if (item) this.selected.set(this._options.key(item), item);
-    }
+    this.selection.only(Math.min(this.anchor, index), Math.max(this.anchor, index) + 1);
     this._selectionChanged();
   }
 
@@ -360,19 +346,14 @@ export class Grid {
   }
 
   _chooseAll(chosen) {
-    // What is not too long is selected row by row, so that rows can be taken out again.
-    if (chosen && this.length && this.length <= EACH) {
-      this._selectRange(0, this.length - 1);
-      return;
-    }
-    this.all = chosen && this.length > 0;
-    this.selected.clear();
+    this.selection.only(0, chosen ? this.length : 0);
     this._selectionChanged();
   }
 
   _selectionChanged() {
-    this._all.checked = this.all || (this.length > 0 && this.count === this.length);
-    this._all.indeterminate = !this._all.checked && this.count > 0;
+    const { count } = this.selection;
+    this._all.checked = count > 0 && count === this.length;
+    this._all.indeterminate = count > 0 && count < this.length;
     this._mark();
     this._options.changed();
   }

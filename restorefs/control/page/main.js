@@ -11,10 +11,10 @@
 import * as api from "./api.js";
 import { announce, fill, h } from "./dom.js";
 import { problemBox } from "./problem.js";
-import { here } from "./router.js";
+import { here, join } from "./router.js";
 import * as attached from "./views/attached.js";
 import * as backup from "./views/backup.js";
-import { crumbsOf } from "./views/backup.js";
+import { crumbsInto, crumbsOf } from "./views/backup.js";
 import * as folder from "./views/folder.js";
 import * as search from "./views/search.js";
 import * as signin from "./views/signin.js";
@@ -84,8 +84,10 @@ function wait(controller) {
 /** How far the breadcrumbs of a view that cannot be shown are known. */
 async function crumbsTo({ name, parts }) {
   const ofBackup = ["backup", "files", "search"].includes(name);
-  const found = ofBackup && (await api.backup(parts[0]).catch(() => null));
-  return found ? crumbsOf(found) : [["All machines", "#/"]];
+  const [id, disk, ...path] = parts;
+  const found = ofBackup && (await api.backup(id).catch(() => null));
+  if (!found) return [["All machines", "#/"]];
+  return disk === undefined ? crumbsOf(found) : crumbsInto(found, disk, join(...path));
 }
 
 function failed(problem, crumbs) {
@@ -113,6 +115,12 @@ function showCrumbs(list) {
   });
   fill(crumbs, h("ol", {}, items));
   crumbs.scrollLeft = crumbs.scrollWidth;
+  showCut();
+}
+
+/** Say that some of the breadcrumbs are to the left of what is seen. */
+function showCut() {
+  crumbs.classList.toggle("cut", crumbs.scrollLeft > 0);
 }
 
 // --- who is signed in -----------------------------------------------------------------------------
@@ -174,6 +182,8 @@ document.addEventListener("keydown", (event) => {
     field.focus();
   }
 });
+crumbs.addEventListener("scroll", showCut);
+window.addEventListener("resize", showCut);
 api.whenSignedOut(showSignIn);
 window.addEventListener("hashchange", () => signedIn && navigate());
 start();

@@ -49,6 +49,7 @@ class Attached {
 
   async load() {
     const status = await api.status(this.signal);
+    await Promise.all([...status.attached, ...status.failures].map(nameBackup));
     const idle = status.idle_timeout_seconds
       ? `A disk that nobody uses for ${duration(status.idle_timeout_seconds)} is let go by itself.`
       : "Disks stay attached until somebody lets go of them.";
@@ -94,12 +95,11 @@ class Attached {
   _row(disk) {
     const detail = h("dl", { class: "facts" });
     const error = h("p", { class: "error", role: "alert" });
-    const name = h("a", { href: backupLink(disk.backup_id) }, nameOf(disk.backup_id));
     const button = h(
       "button",
       {
         type: "button",
-        "aria-label": `Let go of disk ${disk.disk_index} of ${plain(disk.backup_id)}`,
+        "aria-label": `Let go of disk ${disk.disk_index} of ${plain(disk.named)}`,
       },
       icon("eject"),
       "Let go",
@@ -110,7 +110,7 @@ class Attached {
       error.textContent = "";
       try {
         await api.detach(disk.backup_id, disk.disk_index);
-        announce(`Disk ${disk.disk_index} of ${plain(disk.backup_id)} was let go.`);
+        announce(`Disk ${disk.disk_index} of ${plain(disk.named)} was let go.`);
         await this.load();
       } catch (problem) {
         error.textContent = problem.message;
@@ -120,7 +120,12 @@ class Attached {
     const head = h(
       "div",
       { class: "head" },
-      h("strong", { class: "grow" }, icon("disk"), `Disk ${disk.disk_index} of `, name),
+      h(
+        "span",
+        { class: "grow" },
+        h("strong", {}, icon("disk"), diskName(disk)),
+        nameOf(disk.backup_id, { class: "muted id" }),
+      ),
       button,
     );
     const element = h("li", { class: "panel" }, head, error, detail);
@@ -136,6 +141,18 @@ class Attached {
     );
   }
 }
+
+/** What people know a backup by is its machine and time; its id where the catalog has none. */
+async function nameBackup(disk) {
+  const backup = await api.backup(disk.backup_id).catch(() => null);
+  const parts = backup && [backup.vm_name, when(backup.created_at)].filter(Boolean);
+  disk.named = parts ? parts.join(", ") : disk.backup_id;
+}
+
+const diskName = (disk) => [
+  `Disk ${disk.disk_index} of `,
+  h("a", { href: backupLink(disk.backup_id) }, nameOf(disk.named)),
+];
 
 const keyOf = (disk) => `${disk.disk_index} ${disk.backup_id}`;
 
@@ -214,12 +231,8 @@ function failureRow(failure) {
       h(
         "span",
         { class: "grow" },
-        h(
-          "strong",
-          {},
-          `Disk ${failure.disk_index} of `,
-          h("a", { href: backupLink(failure.backup_id) }, nameOf(failure.backup_id)),
-        ),
+        h("strong", {}, diskName(failure)),
+        h("span", { class: "muted" }, nameOf(failure.backup_id, { class: "id" })),
         h("span", { class: "reason" }, failure.reason),
         h("span", { class: "muted" }, todo),
       ),

@@ -7,7 +7,7 @@ import * as api from "../api.js";
 import { fill, h, icon, nameOf, plain, timeOf } from "../dom.js";
 import { called, counted, exactTime, relative, size, when } from "../format.js";
 import { advice, problemBox } from "../problem.js";
-import { backupLink, folderLink, vmLink } from "../router.js";
+import { backupLink, folderLink, segments, vmLink } from "../router.js";
 
 export async function show(route, signal) {
   const [id] = route.parts;
@@ -49,6 +49,17 @@ export function crumbsOf(backup) {
   ];
 }
 
+/** The breadcrumbs down to a folder of a disk, or to whatever is at its path. */
+export function crumbsInto(backup, disk, path) {
+  const names = segments(path);
+  const to = (depth) => folderLink(backup.backup_id, disk, "/" + names.slice(0, depth).join("/"));
+  return [
+    ...crumbsOf(backup),
+    [`Disk ${disk}`, to(0)],
+    ...names.map((name, index) => [nameOf(name), to(index + 1)]),
+  ];
+}
+
 const lastPlain = ([text, href], index, all) => [text, index === all.length - 1 ? null : href];
 
 function diskPanel(id, disk, signal) {
@@ -62,7 +73,7 @@ function diskPanel(id, disk, signal) {
       const found = await api.attach(id, disk.disk_index, signal);
       const table = found.table && found.table !== "none" ? `, ${found.table.toUpperCase()}` : "";
       facts.textContent = `${size(found.size)}${table}`;
-      fill(content, found.error && reasonBox(found.error), notes(found.notes), volumes(id, found));
+      fill(content, reasonBox(found), notes(found.notes), volumes(id, found));
     } catch (problem) {
       if (problem.name === "AbortError") return;
       fill(content, problemBox(problem, load));
@@ -79,7 +90,12 @@ function diskPanel(id, disk, signal) {
 }
 
 const notes = (texts) => texts?.map((text) => h("p", { class: "note" }, text));
-const reasonBox = (text) => h("p", { class: "note warn" }, icon("warning"), text);
+
+/** The last failure of a disk, unless it is that of a volume, which says so itself. */
+function reasonBox({ error, volumes }) {
+  const told = volumes.map(reasonOf).some((reason) => reason && error?.includes(reason));
+  return error && !told && h("p", { class: "note warn" }, icon("warning"), error);
+}
 
 function volumes(id, disk) {
   if (!disk.volumes.length) return h("p", { class: "muted" }, "There is nothing on this disk.");

@@ -13,7 +13,7 @@ import { Grid } from "../grid.js";
 import { Pages } from "../pages.js";
 import { problemBox } from "../problem.js";
 import { folderLink, go, here, join, link, note, segments } from "../router.js";
-import { crumbsOf } from "./backup.js";
+import { crumbsInto } from "./backup.js";
 import { preview } from "./preview.js";
 
 const places = new Map(); // address without the file that is looked at -> {active, top}
@@ -22,6 +22,7 @@ const COLUMNS = [
   { id: "size", text: "Size", sort: "size", first: "-" },
   { id: "time", text: "Modified", sort: "time", first: "-" },
   { id: "kind", text: "Type", sort: "type" },
+  { id: "owner", text: "Owner" },
   { id: "mode", text: "Mode" },
 ];
 const MOST_PATHS = 2000; // that the API takes as one archive
@@ -38,22 +39,13 @@ export async function show(route, signal) {
 class Folder {
   constructor(where) {
     Object.assign(this, where);
-    const names = segments(this.path);
-    const name = names.at(-1) ?? `Disk ${this.disk}`;
+    const name = segments(this.path).at(-1) ?? `Disk ${this.disk}`;
     this.title = `${plain(name)}, ${plain(this.backup.vm_name)}`;
-    this.crumbs = [
-      ...crumbsOf(this.backup),
-      [`Disk ${this.disk}`, this._to("/")],
-      ...names.map((each, index) => [
-        nameOf(each),
-        this._to("/" + names.slice(0, index + 1).join("/")),
-      ]),
-    ];
+    this.crumbs = crumbsInto(this.backup, this.disk, this.path);
     this.grid = new Grid({
       label: `Files in ${plain(name)}`,
       columns: COLUMNS,
       cells: (entry) => this._cells(entry),
-      key: (entry) => entry.path,
       name: (entry) => plain(entry.name),
       open: (entry) => this._open(entry),
       up: () => this._up(),
@@ -83,6 +75,12 @@ class Folder {
     this._filter.addEventListener("keydown", (event) => this._onFilterKey(event));
     this._summary = h("span", { class: "muted" });
     this._actions = h("span", { class: "tools" });
+    this._clear = h(
+      "button",
+      { type: "button", "aria-label": "Clear selection", onclick: () => this.grid.clear() },
+      "Clear",
+      h("span", { class: "wide" }, "selection"),
+    );
     this._message = h("div", {});
     const searching = link("search", [this.id, this.disk, ...segments(this.path)]);
     this.element = h(
@@ -96,7 +94,12 @@ class Folder {
           "div",
           { class: "tools" },
           this._filter,
-          h("a", { class: "button", href: searching }, icon("search"), "Search below"),
+          h(
+            "a",
+            { class: "button", href: searching, title: "Search below", "aria-label": "Search below" },
+            icon("search"),
+            h("span", { class: "wide" }, "Search below"),
+          ),
         ),
       ),
       h("div", { class: "head below" }, this._summary, this._actions),
@@ -147,14 +150,21 @@ class Folder {
       () => this._arrived(pages),
     );
     this.pages = pages;
+    const { count: before } = this.grid.selection;
+    const chosen = before && before <= MOST_PATHS ? await this.grid.selected() : [];
+    if (pages !== this.pages) return;
     const { active, top } = places.get(this._place) ?? { active: 0, top: 0 };
     await pages.want(0, 1);
     if (pages !== this.pages) return;
     if (pages.problem) throw pages.problem;
     await pages.want(active, active + 1);
     if (pages !== this.pages) return;
+    const selected = await rowsOf(chosen, pages);
+    if (pages !== this.pages) return;
     this._loaded = true;
-    this.grid.show(pages, sort, active, top);
+    this._filtered = Boolean(params.q);
+    this._lost = before - selected.length;
+    this.grid.show(pages, sort, { active, top, selected });
     this.grid.element.hidden = pages.total === 0;
     if (pages.total === 0) {
       this._empty.textContent = params.q
@@ -162,9 +172,8 @@ class Folder {
         : "This folder is empty.";
       this.grid.element.before(this._empty);
     } else this._empty.remove();
-    this._showSelection();
-    if (params.q) announce(counted(pages.total, "entry", "entries"));
-    requestAnimationFrame(() => this.grid.show(pages, sort, active, top));
+    if (params.q) announce(this._summary.textContent);
+    requestAnimationFrame(() => pages === this.pages && this.grid.scrollTo(top));
     if (params.view) requestAnimationFrame(() => this._look());
   }
 
@@ -178,6 +187,7 @@ class Folder {
           pages.problem = null;
           fill(this._message);
           this.grid.refresh();
+          this._showSelection();
         }),
       );
       return;
@@ -193,7 +203,7 @@ class Folder {
   close() {
     this._remember();
     this.grid.close();
-    this._dialog?.close();
+    this._closePreview();
   }
 
   // --- entries ------------------------------------------------------------------------------------
@@ -233,7 +243,10 @@ class Folder {
           )
         : "",
       kindOf(entry),
-      h("span", { title: `owner ${entry.uid}, group ${entry.gid}` }, modeOf(entry)),
+      entry.modified_time
+        ? h("span", { title: `user ${entry.uid}, group ${entry.gid}` }, `${entry.uid}:${entry.gid}`)
+        : "",
+      modeOf(entry),
     ];
   }
 
@@ -281,22 +294,29 @@ class Folder {
   /** Open or close the preview as the address says. */
   async _look() {
     const name = this.params.view;
-    if (!name) {
-      this._dialog?.close();
-      return;
-    }
-    if (this._dialog) return;
+    if (this._dialog && this._looked === name) return;
+    this._closePreview();
+    if (!name) return;
+    this._looked = name;
     const entry = await this._entryOf(name).catch(() => null);
     if (this._dialog || this.params.view !== name || this.signal.aborted) return;
-    this._dialog = preview(
+    const dialog = preview(
       { ...this._about(), entry: entry ?? { name, path: join(this.path, name) } },
       () => {
-        this._dialog = null;
         // A dialog gives the focus back by itself, and whoever is quick has taken it elsewhere since.
         if (document.activeElement === document.body) this.grid.element.focus();
-        if (here().params.view) this._leavePreview();
+        if (this._dialog !== dialog) return; // the address has changed already
+        this._dialog = null;
+        this._leavePreview();
       },
     );
+    this._dialog = dialog;
+  }
+
+  _closePreview() {
+    const dialog = this._dialog;
+    this._dialog = null;
+    dialog?.close();
   }
 
   /** What is told of an entry; one that is not here is made the active one. Null if it is none. */
@@ -328,69 +348,64 @@ class Folder {
 
   // --- the selection ------------------------------------------------------------------------------
 
-  _showSelection() {
-    const chosen = this.grid.count;
-    const total = this.pages?.total ?? 0;
+  async _showSelection() {
+    const { count: chosen } = this.grid.selection;
+    const total = this.grid.length;
     const all = counted(total, "entry", "entries");
-    this._summary.textContent = chosen
-      ? `${counted(chosen, "entry", "entries")} of ${total.toLocaleString("en")} selected`
+    const text = chosen
+      ? `${counted(chosen, "entry", "entries")} of ${count(total)} selected`
       : all;
-    if (chosen) announce(this._summary.textContent);
-    fill(this._actions, chosen ? this._chosenActions() : this._folderActions());
+    this._summary.textContent = this._lost
+      ? `${text}, ${count(this._lost)} no longer selected`
+      : text;
+    if (chosen || this._lost) announce(this._summary.textContent);
+    this._lost = 0;
+    const asked = (this._asked = {});
+    fill(this._actions, chosen ? this._clear : this._folderActions());
+    if (!chosen) return;
+    const actions = await this._chosenActions(chosen, total);
+    if (asked === this._asked) fill(this._actions, actions, this._clear);
   }
 
   _folderActions() {
     return this._archive([this.path], "Download folder as zip", "button");
   }
 
-  _chosenActions() {
-    const entries = [...this.grid.selected.values()];
-    const clear = h(
-      "button",
-      { type: "button", onclick: () => this.grid.clear() },
-      "Clear selection",
-    );
-    if (
-      this.grid.all ||
-      (this.grid.count === this.pages.total && !this.params.q && entries.length > 1)
-    ) {
-      if (this.params.q)
-        return [
-          h(
-            "span",
-            { class: "muted" },
-            "These are too many for one download: filter more closely, or download the folder.",
-          ),
-          clear,
-        ];
-      return [this._archive([this.path], "Download as zip"), clear];
+  async _chosenActions(chosen, total) {
+    if (chosen === total && !this._filtered && chosen > 1)
+      return this._archive([this.path], "Download as zip");
+    if (chosen > MOST_PATHS) {
+      const text = `At most ${count(MOST_PATHS)} can be downloaded at once: choose fewer, or all of the folder.`;
+      return h("span", { class: "muted" }, text);
     }
+    const entries = await this.grid.selected();
+    if (entries.length < chosen) return null; // what cannot be fetched says so itself
     const [one] = entries;
     if (entries.length === 1 && one.type === "file") {
       const href = api.downloadLink(this.mount, one.path);
       return [
         download(href, this._message, { class: "button primary" }, [icon("download"), "Download"]),
         this._archive([one.path], "As zip", "button"),
-        clear,
       ];
     }
-    return [
-      this._archive(
-        entries.map((entry) => entry.path),
-        "Download as zip",
-      ),
-      clear,
-    ];
+    return this._archive(
+      entries.map((entry) => entry.path),
+      "Download as zip",
+    );
   }
 
   _archive(paths, text, look = "button primary") {
-    if (paths.length > MOST_PATHS) {
-      const most = count(MOST_PATHS);
-      return h("span", { class: "muted" }, `At most ${most} at once: choose fewer, or the folder.`);
-    }
     const found = api.archive(this.mount, paths);
     return downloadArchive(found, this._message, { class: look }, [icon("download"), text]);
   }
+}
+
+/** Which rows of a list some entries are in now: what a filter leaves out is none. */
+async function rowsOf(entries, pages) {
+  if (!entries.length || pages.total > MOST_PATHS) return [];
+  const paths = new Set(entries.map((entry) => entry.path));
+  await pages.want(0, pages.total);
+  return [...pages.here()].filter(([, entry]) => paths.has(entry.path)).map(([row]) => row);
 }
 
 function kindOf(entry) {
@@ -402,7 +417,7 @@ function kindOf(entry) {
 
 /** "0644" as "rw-r--r--". */
 function modeOf(entry) {
-  if (entry.error || !entry.mode) return "";
+  if (!entry.modified_time) return ""; // its attributes cannot be read
   const bits = parseInt(entry.mode, 8);
   const plainBits = [..."rwxrwxrwx"].map((letter, index) =>
     bits & (0o400 >> index) ? letter : "-",

@@ -96,8 +96,11 @@ function factsOf(entry) {
       entry.size < 1024 ? size(entry.size) : `${size(entry.size)} (${exactSize(entry.size)})`,
     );
   if (entry.target !== undefined) parts.push(`link to ${plain(entry.target)}`);
-  if (entry.modified_time) parts.push(`modified ${when(entry.modified_time, true)}`);
-  if (entry.mode) parts.push(`mode ${entry.mode}`);
+  if (entry.modified_time) {
+    const whose = entry.type === "symlink" ? "the link itself: " : "";
+    parts.push(`${whose}modified ${when(entry.modified_time, true)}`);
+    parts.push(`mode ${entry.mode}`, `user ${entry.uid}`, `group ${entry.gid}`);
+  }
   return parts.join(" · ");
 }
 
@@ -132,16 +135,40 @@ function without(entry) {
   return "This is a device, a pipe or a socket: there is nothing in it to show or download.";
 }
 
+/** Whether a browser can show all of an image: it shows what comes first without a word. */
+async function isWhole(image) {
+  try {
+    (await createImageBitmap(image)).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function showImage(entry, image, whole, body) {
+  const src = URL.createObjectURL(image);
+  const done = () => URL.revokeObjectURL(src);
+  const onerror = () => {
+    done();
+    fill(
+      body,
+      h("p", { class: "empty muted" }, "This image cannot be shown. Download it to open it."),
+    );
+  };
+  fill(
+    body,
+    !whole &&
+      h("p", { class: "note warn" }, icon("warning"), "This image is damaged: parts are missing."),
+    h("img", { src, alt: `Preview of ${plain(entry.name)}`, onload: done, onerror }),
+  );
+}
+
 async function showContent(mount, entry, body, signal) {
   const kind = await api.previewKind(mount, entry.path, signal);
   if (kind.startsWith("image/")) {
-    const source = api.previewLink(mount, entry.path);
-    const failed = () =>
-      fill(
-        body,
-        h("p", { class: "empty muted" }, "This image cannot be shown. Download it to open it."),
-      );
-    fill(body, h("img", { src: source, alt: `Preview of ${plain(entry.name)}`, onerror: failed }));
+    const image = await api.previewImage(mount, entry.path, signal);
+    const whole = await isWhole(image);
+    if (!signal.aborted) showImage(entry, image, whole, body);
     return;
   }
   const { text, whole } = await api.previewText(mount, entry.path, SHOWN, signal);

@@ -8,9 +8,10 @@ import { announce, fill, h, icon, nameOf, plain } from "../dom.js";
 import { count, counted, exactTime, size, when } from "../format.js";
 import { problemBox } from "../problem.js";
 import { folderLink, go, join, link, segments } from "../router.js";
-import { crumbsOf } from "./backup.js";
+import { crumbsInto } from "./backup.js";
 
 const MOST = 2000;
+const MOST_ERRORS = 200;
 
 export async function show(route, signal) {
   const [id, disk] = route.parts;
@@ -46,16 +47,7 @@ export async function show(route, signal) {
     results,
   );
   if (route.params.pattern) run(where, route.params.pattern, results, signal);
-  const names = segments(path);
-  const crumbs = [
-    ...crumbsOf(backup),
-    [`Disk ${disk}`, folderLink(id, disk, "/")],
-    ...names.map((each, index) => [
-      nameOf(each),
-      folderLink(id, disk, "/" + names.slice(0, index + 1).join("/")),
-    ]),
-    ["Search", null],
-  ];
+  const crumbs = [...crumbsInto(backup, disk, path), ["Search", null]];
   return {
     title: `Search below ${plain(name)}`,
     element,
@@ -94,10 +86,12 @@ async function run(where, typed, place, signal) {
     rows,
   );
   const errors = h("ul", { class: "errors" });
-  const unread = h("details", { hidden: true }, h("summary", {}, "What could not be read"), errors);
+  const number = h("summary", {});
+  const unread = h("details", { hidden: true, open: true }, number, errors);
   fill(place, h("div", { class: "head below" }, state, bar, cancel), unread, table);
 
   let matches = 0;
+  let failed = 0;
   const take = {
     match(found) {
       matches++;
@@ -106,7 +100,10 @@ async function run(where, typed, place, signal) {
     },
     error({ path, detail }) {
       unread.hidden = false;
-      if (errors.children.length < 200) errors.append(h("li", {}, nameOf(path), ": ", detail));
+      number.textContent = `What could not be searched (${count(++failed)})`;
+      if (failed <= MOST_ERRORS) errors.append(h("li", {}, errorOf(where, path), ": ", detail));
+      else if (failed === MOST_ERRORS + 1)
+        errors.append(h("li", {}, `Only the first ${count(MOST_ERRORS)} are named here.`));
     },
     progress({ folders, entries, path }) {
       fill(
@@ -117,7 +114,7 @@ async function run(where, typed, place, signal) {
     },
     end({ folders, entries, limited, complete }) {
       const more = limited ? ` There are more: only the first ${count(MOST)} are shown.` : "";
-      const lacking = complete ? "" : " Some folders could not be read.";
+      const lacking = complete ? "" : " Not everything could be searched.";
       state.textContent = `${counted(matches, "match", "matches")} in ${counted(folders, "folder")}, ${count(entries)} entries.${more}${lacking}`;
     },
   };
@@ -140,6 +137,10 @@ async function run(where, typed, place, signal) {
     announce(state.textContent);
   }
 }
+
+/** The place that could not be searched, as a link to what the page says of it. */
+const errorOf = ({ id, disk }, path) =>
+  h("a", { href: folderLink(id, disk, path) }, nameOf(path));
 
 function row({ id, disk }, found) {
   const folder = "/" + segments(found.path).slice(0, -1).join("/");

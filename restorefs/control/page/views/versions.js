@@ -8,7 +8,7 @@ import { diffLines, withContext } from "../diff.js";
 import { download } from "../download.js";
 import { count, counted, exactSize, exactTime, size, when } from "../format.js";
 import { problemBox } from "../problem.js";
-import { folderLink, join, segments, vmLink } from "../router.js";
+import { backupLink, folderLink, join, segments, vmLink } from "../router.js";
 
 const BACKUPS = 20; // looked into at once: each one's disk is attached
 const SHOWN = 256 * 1024;
@@ -43,9 +43,11 @@ class Versions {
       path,
       signal,
       offset: 0,
-      found: [],
+      backups: [], // that were looked into: with a version, or without
+      found: [], // the versions among them
       chosen: { a: null, b: null },
     });
+    this.head = h("tr", {});
     this.rows = h("tbody", {});
     this.state = h("p", { class: "muted", role: "status" });
     this.problems = h("div", {});
@@ -59,18 +61,7 @@ class Versions {
     this.table = h(
       "table",
       { class: "found versions", hidden: true },
-      h(
-        "thead",
-        {},
-        h(
-          "tr",
-          {},
-          ["Old", "New", "Backup", "Size", "Modified"].map((text) =>
-            h("th", { scope: "col" }, text),
-          ),
-          h("th", { scope: "col" }, h("span", { class: "unseen" }, "Download")),
-        ),
-      ),
+      h("thead", {}, this.head),
       this.rows,
     );
     this.element = h(
@@ -116,13 +107,15 @@ class Versions {
     return `${counted(this.found.length, "backup has", "backups have")} it (${counted(distinct, "version")}), of ${where}.`;
   }
 
-  _add({ versions, errors }) {
+  _add({ versions, absent, errors }) {
+    this.backups.push(...inOrder(versions, absent, errors));
     this.found.push(...versions);
     this.table.hidden = this.found.length === 0;
-    fill(
-      this.rows,
-      this.found.map((version, at) => this._row(version, at)),
-    );
+    const files = this.found.filter(isFile);
+    const first = !this.chosen.a && files.length > 1;
+    if (first) this._choose(files);
+    this._show(files.length > 1);
+    if (first) this._compare();
     for (const error of errors) {
       const problem = new api.Problem(
         null,
@@ -131,19 +124,47 @@ class Versions {
       );
       this.problems.append(problemBox(problem));
     }
-    if (!this.chosen.a && this.found.length > 1) this._choose();
   }
 
-  /** Compare the newest one with the newest that differs from it. */
-  _choose() {
+  /** The newest file, and the newest that differs from it. */
+  _choose(files) {
     const last = this.found.findIndex((version, at) => this._change(at) === "changed");
-    this.chosen = { b: this.found[0], a: this.found[last >= 0 ? last + 1 : 1] };
-    for (const [side, version] of Object.entries(this.chosen)) {
-      this.rows.querySelector(
-        `input[name="${side}"][value="${this.found.indexOf(version)}"]`,
-      ).checked = true;
-    }
-    this._compare();
+    const other = this.found[last + 1];
+    this.chosen = { b: files[0], a: last >= 0 && isFile(other) ? other : files[1] };
+  }
+
+  /** Show what was found; `comparable`: there are two to choose. */
+  _show(comparable) {
+    const columns = [...(comparable ? ["Old", "New"] : []), "Backup", "Size", "Modified"];
+    fill(
+      this.head,
+      columns.map((text) => h("th", { scope: "col" }, text)),
+      h("th", { scope: "col" }, h("span", { class: "unseen" }, "Download")),
+    );
+    fill(
+      this.rows,
+      this.backups.map((each) =>
+        each.mount_id
+          ? this._row(each, this.found.indexOf(each), comparable)
+          : this._rowWithout(each, comparable),
+      ),
+    );
+  }
+
+  _rowWithout(backup, comparable) {
+    const why = backup.detail ? "could not be looked into" : "not in this backup";
+    return h(
+      "tr",
+      { class: "without" },
+      comparable && [h("td", {}), h("td", {})],
+      h(
+        "th",
+        { scope: "row" },
+        h("a", { href: backupLink(backup.backup_id) }, sideName(backup)),
+        h("span", { class: "tag" }, why),
+      ),
+      [1, 2, 3].map(() => h("td", {})),
+    );
   }
 
   /** How a version differs from the next older one: "changed", "same", or "" if not known. */
@@ -152,7 +173,7 @@ class Versions {
     return differs === null ? "" : differs ? "changed" : "same";
   }
 
-  _row(version, at) {
+  _row(version, at, comparable) {
     const pick = (side, label) => {
       const time = when(version.created_at) || version.backup_id;
       const props = {
@@ -162,11 +183,9 @@ class Versions {
         checked: this.chosen[side] === version,
         "aria-label": `${label} one to compare: ${time}`,
       };
-      return h(
-        "td",
-        {},
-        h("input", { ...props, onchange: () => ((this.chosen[side] = version), this._compare()) }),
-      );
+      const onchange = () => ((this.chosen[side] = version), this._compare());
+      const choice = [h("input", { ...props, onchange }), h("span", {}, label)];
+      return h("td", {}, isFile(version) && h("label", { class: "pick" }, choice));
     };
     const last = at === this.found.length - 1;
     const words = {
@@ -174,30 +193,28 @@ class Versions {
       same: "same as the older one",
       "": last ? "oldest found" : "not compared",
     };
-    const folder = "/" + segments(version.path).slice(0, -1).join("/");
-    const backup = version.created_at
-      ? timeOf(version.created_at, when(version.created_at), exactTime(version.created_at))
-      : nameOf(version.backup_id);
+    const names = segments(version.path);
+    const [path, params] =
+      version.type === "directory"
+        ? [version.path]
+        : ["/" + names.slice(0, -1).join("/"), { view: names.at(-1) }];
     return h(
       "tr",
       { class: this._change(at) },
-      pick("a", "Old"),
-      pick("b", "New"),
+      comparable && [pick("a", "Old"), pick("b", "New")],
       h(
         "th",
         { scope: "row" },
         h(
           "a",
-          {
-            href: folderLink(version.backup_id, version.disk_index, folder, {
-              view: segments(version.path).at(-1),
-            }),
-          },
-          backup,
+          { href: folderLink(version.backup_id, version.disk_index, path, params) },
+          sideName(version),
         ),
         h("span", { class: "tag" }, words[this._change(at)]),
       ),
-      h("td", { class: "number", title: exactSize(version.size) }, size(version.size)),
+      isFile(version)
+        ? h("td", { class: "number", title: exactSize(version.size) }, size(version.size))
+        : h("td", {}),
       h(
         "td",
         { title: version.modified_time ? exactTime(version.modified_time) : "" },
@@ -206,7 +223,7 @@ class Versions {
       h(
         "td",
         {},
-        version.type === "file" &&
+        isFile(version) &&
           download(
             api.downloadLink(version.mount_id, version.path),
             this.refused,
@@ -250,14 +267,24 @@ class Versions {
   }
 }
 
+const isFile = (version) => version.type === "file";
+
+/** The backups of an answer, newest first, each once. */
+function inOrder(versions, absent, errors) {
+  const known = [...versions, ...absent];
+  const has = (id) => known.some((each) => each.backup_id === id);
+  for (const error of errors) if (!has(error.backup_id)) known.push(error);
+  const orderOf = ({ created_at: at, backup_id: id }) => `${at ?? ""} ${id}`;
+  return known.sort((a, b) => (orderOf(a) < orderOf(b) ? 1 : -1));
+}
+
 const sideName = (version) =>
   version.created_at
-    ? timeOf(version.created_at, when(version.created_at))
+    ? timeOf(version.created_at, when(version.created_at), exactTime(version.created_at))
     : nameOf(version.backup_id);
 
 async function comparison(a, b, signal) {
   const say = (text) => h("p", { class: "muted" }, text);
-  if (a.type !== "file" || b.type !== "file") return say("Only files are compared.");
   if (a.size > SHOWN || b.size > SHOWN)
     return say(`Only files up to ${size(SHOWN)} are compared here. Download both to compare them.`);
   const texts = await Promise.all([a, b].map((version) => textFor(version, signal)));
