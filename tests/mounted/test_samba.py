@@ -40,7 +40,7 @@ TOO_LARGE = b"a stream that is too long for an extended attribute\n" * 4000
 CREATED, MODIFIED = 133_543_000_001_234_567, 133_543_500_001_654_321  # 100 ns since 1601
 FORBIDDEN = re.compile(r'[\x01-\x1f"*:<>?|\\]|[. ]$|^(CON|aux)\b')
 LINUX_NAMES = {"plain": "ascii", "Größe 日本": "utf-8", "b\udce4h": "latin-1"}
-BROKEN = f"ERROR ({OLDER}|{NEWER})/disk0: a directory block"
+BROKEN = f"ERROR ({OLDER}|{NEWER})/disk0: folder [0-9]+: a directory block"
 EVERYONE, ADMINISTRATORS = (1, 0), (5, 32, 544)
 READ, ALL = 0x1200A9, 0x1F01FF
 _libc = ctypes.CDLL(None, use_errno=True)

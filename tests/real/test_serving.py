@@ -63,7 +63,7 @@ async def whole(request: Request) -> Response:
 
 
 async def body(request: Request) -> Response:
-    return Response(str(await json_body(request)))
+    return Response(str(await json_body(request, "a")))
 
 
 def get(call: str, *headers: str) -> bytes:
