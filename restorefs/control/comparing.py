@@ -6,6 +6,7 @@ Owns what counts as a difference. Must not know how the two were found.
 import hashlib
 import stat
 
+from restorefs.errors import DamagedError
 from restorefs.guestfs.base import Attributes
 from restorefs.tree.tree import Entry, Tree
 
@@ -43,7 +44,11 @@ async def differs(tree: Tree, newer: Entry, older: Entry) -> bool | None:
 async def _digest(tree: Tree, entry: Entry, size: int) -> bytes:
     digest = hashlib.sha256()
     for start in range(0, size, _PIECE):
-        digest.update(await tree.read(entry.node, start, _PIECE))
+        length = min(_PIECE, size - start)
+        piece = await tree.read(entry.node, start, length)
+        if len(piece) != length:  # nothing is said of content that is not all there
+            raise DamagedError(f"the file ends after {start + len(piece)} bytes, before its size")
+        digest.update(piece)
     return digest.digest()
 
 
