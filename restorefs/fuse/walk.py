@@ -3,7 +3,9 @@
 Owns the foresight: a walk opens a folder's first subfolder next, or the next of its siblings, or of
 those of a folder above, in the order in which they were listed (find, du, os.walk, and nearly all
 others where that is the order of the names). Who has done so twice is expected to go on, and the
-next folders are made ready while the walker looks at the last one. Must not know how that is done.
+next folders are made ready while the walker looks at the last one. To come back up, some open a
+folder above once more (fts(3) does, out of deep ones): that is no turn. Must not know how a folder
+is opened.
 
 Concurrency: a process has one walk, of which one folder at a time is being made ready.
 """
@@ -46,6 +48,13 @@ class _Place(NamedTuple):
             place = place.above
         return None
 
+    def within(self, folder: NodeId) -> "_Place | None":
+        """Return the place in a folder that this one is in, or below; None for any other."""
+        place: _Place | None = self
+        while place is not None and place.folder != folder:
+            place = place.above
+        return place
+
     def behind(self, node: NodeId) -> "_Place | None":
         """Return the place behind a folder that comes soon; None for any other."""
         place: _Place | None = self
@@ -62,10 +71,12 @@ class _Place(NamedTuple):
 
 class _Walk:
     """The walk of one process. ready: the next folders, each with the place in it. opening: the
-    one that is being made ready now."""
+    one that is being made ready now. again: the beginning of a folder that was opened once more;
+    the walk may start over from there."""
 
     def __init__(self) -> None:
         self.place: _Place | None = None
+        self.again: _Place | None = None
         self.kept_to = 0
         self.turns = 0
         self.ready: deque[tuple[OpenFolder, _Place]] = deque()
@@ -84,7 +95,10 @@ class _Walk:
         """Note that a folder is opened that was not ready: this may be no walk, or another one."""
         following = self.place.next() if self.place is not None else None
         self.kept_to = self.kept_to + 1 if following and following[0] == node else 0
-        self.place = self.place.behind(node) if self.place is not None else None
+        place = self.place.behind(node) if self.place is not None else None
+        if place is None and self.again is not None:
+            place = self.again.behind(node)
+        self.place, self.again = place, None
         self.ready.clear()
         self.turns += 1
 
@@ -123,6 +137,11 @@ class Walks:
             await walk.opened.wait()
             if (ready := walk.take(node)) is not None:
                 return ready
+        inside = walk.place.within(node) if walk.place is not None else None
+        if inside is not None:
+            folder = await self._open(node, inside.above.folder if inside.above else None)
+            walk.again = inside._replace(subfolders=folder.subfolders, come_to=0)
+            return folder
         walk.turn(node)
         parent = walk.place.folder if walk.place is not None else None
         folder = await self._open(node, parent)

@@ -86,6 +86,21 @@ async def test_a_walker_that_leaves_out_a_folder_is_followed() -> None:
     assert not await folders.visit(WALKER, 4), "nor kept"
 
 
+async def test_who_opens_a_folder_above_to_come_back_up_is_no_other_walker() -> None:
+    folders = Folders()
+    ready = [await folders.visit(WALKER, node) for node in (1, 2, 3, 4, 1, 5, 6, 7, 5, 1, 8, 9)]
+    down = [False, False, False, True]
+    assert ready == [*down, False, True, True, True, False, False, True, True]
+
+
+async def test_a_walk_that_starts_over_is_followed_from_there() -> None:
+    folders = Folders()
+    for node in (1, 2, 3, 4, 5):
+        await folders.visit(WALKER, node)
+    ready = [await folders.visit(WALKER, node) for node in (1, 2, 3, 4, 5, 6, 7, 8, 9)]
+    assert ready == [False] * 4 + [True] * 5
+
+
 async def test_every_process_has_a_walk_of_its_own() -> None:
     folders = Folders()
     for node in (1, 2, 3, 4):
