@@ -6,7 +6,9 @@ memory is bounded by the budget whatever is read. Must not know about formats or
 
 Two regions, so that a stream does not push the folders out: small slots (64 KiB) for metadata and
 random reads, large ones (1 MiB) for streams. A slot is found again under exactly the range it was
-loaded with (disk, offset, length); content never changes, so overlapping slots are harmless.
+loaded with (disk, offset, length); content never changes, so overlapping slots are harmless. Small
+slots that are expected together come by one request, which fills a large one: most of what a
+request takes is not its bytes.
 
 Concurrency: one trio loop, no locks. The invariants:
 - A slot is free, loading, ready or failed. Only a ready slot without pins is evicted; a failed one
@@ -15,13 +17,15 @@ Concurrency: one trio loop, no locks. The invariants:
   until the next await.
 - A load belongs to the disk, not to the task that asked first: a cancelled reader leaves the load
   running, because libnbd writes into the slot until the server answers or the handle is closed.
-- One disk has at most MAX_IN_FLIGHT loads, so that a slow one cannot hold every slot.
+- One disk has at most MAX_IN_FLIGHT loads, and a quarter of that many of several small slots, so
+  that a slow one cannot hold every slot.
 """
 
 import contextlib
 import mmap
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import trio
@@ -33,6 +37,8 @@ PAGE = 4096
 SMALL_SLOT = 64 << 10
 LARGE_SLOT = 1 << 20
 MAX_IN_FLIGHT = 16
+MAX_TOGETHER = LARGE_SLOT // SMALL_SLOT
+"""Small slots that one request fills."""
 
 Key: TypeAlias = tuple[int, ByteOffset, ByteLength]
 Done: TypeAlias = Callable[[RestoreError | None], None]
@@ -50,6 +56,10 @@ class Slot:
         self.pins = 0
         self.loaded: trio.Event | None = None
         self.error: RestoreError | None = None
+
+
+_Part: TypeAlias = tuple[Slot, Key]
+"""A slot that is being loaded, and what it will hold."""
 
 
 class Transport(Protocol):
@@ -143,30 +153,122 @@ class BlockCache:
         key = (disk.serial, offset, length)
         return key in region.held or self._load(disk, region, key) is not None
 
+    def expect(self, disk: "CachedDisk", offset: ByteOffset, length: ByteLength) -> None:
+        """Start to load the small slots of a range that are not there, as far as there is room."""
+        start, end = offset - offset % SMALL_SLOT, offset + length
+        while start < end:
+            count = 0
+            while count < MAX_TOGETHER and self._lacks(disk, start + count * SMALL_SLOT, end):
+                count += 1
+            if count > 1:
+                room = self._load_together(disk, start, count)
+            else:
+                room = self.prefetch(disk, start, min(SMALL_SLOT, disk.size - start))
+            if not room:
+                break
+            start += max(count, 1) * SMALL_SLOT
+
+    def _lacks(self, disk: "CachedDisk", start: ByteOffset, end: ByteOffset) -> bool:
+        """Tell whether a small slot begins before an end, is whole, and is not there."""
+        if start >= end or start + SMALL_SLOT > disk.size:
+            return False
+        return (disk.serial, start, SMALL_SLOT) not in self._small.held
+
     def _load(self, disk: "CachedDisk", region: _Region, key: Key) -> Slot | None:
         """Start to read into a free slot; None when there is no room for another load."""
         if disk.in_flight >= MAX_IN_FLIGHT or (slot := region.take(key)) is None:
             return None
-        _, offset, length = key
-        loaded = slot.loaded = trio.Event()
+        self._begin(slot)
+        self._fill(disk, slot, key, partial(self._end, slot, key))
+        return slot
+
+    def _load_together(self, disk: "CachedDisk", start: ByteOffset, count: int) -> bool:
+        """Start to read neighbours, none of which is there, into small slots by one request; False
+        when there is no room for all."""
+        if disk.in_flight >= MAX_IN_FLIGHT // 4:
+            return False
+        parts = self._take_neighbours(disk, start, count)
+        if not parts:
+            return False
+        key = (disk.serial, start, len(parts) * SMALL_SLOT)
+        carrier = self._large.take(key) if key not in self._large.held else None
+        if carrier is None:
+            self._fill_singly(disk, parts)
+        else:
+            self._begin(carrier)
+            self._fill(disk, carrier, key, partial(self._share_out, disk, carrier, key, parts))
+        return len(parts) == count
+
+    def _take_neighbours(self, disk: "CachedDisk", start: ByteOffset, count: int) -> list[_Part]:
+        parts: list[_Part] = []
+        for offset in range(start, start + count * SMALL_SLOT, SMALL_SLOT):
+            key = (disk.serial, offset, SMALL_SLOT)
+            slot = self._small.take(key)
+            if slot is None:
+                break
+            self._begin(slot)
+            parts.append((slot, key))
+        return parts
+
+    def _share_out(
+        self,
+        disk: "CachedDisk",
+        carrier: Slot,
+        key: Key,
+        parts: list[_Part],
+        error: RestoreError | None,
+    ) -> None:
+        """Let small slots have what was read for them all, and the carrier be used again."""
+        if error is None:
+            for number, (part, part_key) in enumerate(parts):
+                part.view[:] = carrier.view[number * SMALL_SLOT :][:SMALL_SLOT]
+                self._end(part, part_key, None)
+        else:
+            self._fill_singly(disk, parts)
+        self._end(carrier, key, error)
+        self.drop(carrier)
+
+    def _fill_singly(self, disk: "CachedDisk", parts: list[_Part]) -> None:
+        """Read into small slots one after the other, so that only what cannot be read fails."""
+        part, key = parts.pop(0)
+
+        def filled(error: RestoreError | None) -> None:
+            self._end(part, key, error)
+            if parts:
+                self._fill_singly(disk, parts)
+
+        self._fill(disk, part, key, filled)
+
+    def _begin(self, slot: Slot) -> None:
+        slot.loaded = trio.Event()
         slot.pins += 1  # the load's own
-        disk.in_flight += 1
         self.misses += 1
+
+    def _fill(self, disk: "CachedDisk", slot: Slot, key: Key, then: Done) -> None:
+        """Read what the key says into a slot, and tell `then` of it."""
+        _, offset, length = key
+        disk.in_flight += 1
 
         def done(error: RestoreError | None) -> None:
             disk.in_flight -= 1
             if error is None:
                 disk.bytes_read += length
-                slot.loaded = None
-            else:
-                slot.error = error
-                del region.held[key]
-            loaded.set()
-            self.unpin(slot)
+            then(error)
             self._room.unpark_all()  # the disk may load more, even while this slot is pinned
 
         disk.transport.submit(slot, offset, length, done)
-        return slot
+
+    def _end(self, slot: Slot, key: Key, error: RestoreError | None) -> None:
+        """Let those go on who wait for a slot."""
+        loaded = slot.loaded
+        assert loaded is not None
+        if error is None:
+            slot.loaded = None
+        else:
+            slot.error = error
+            del self._region(key[2]).held[key]
+        loaded.set()
+        self.unpin(slot)
 
     def _region(self, length: ByteLength) -> _Region:
         return self._small if length <= SMALL_SLOT else self._large
@@ -207,9 +309,7 @@ class CachedDisk(BlockDevice):
         return [Piece(self, offset, length)]
 
     def _expect(self, offset: ByteOffset, length: ByteLength) -> None:
-        for start in range(offset - offset % SMALL_SLOT, offset + length, SMALL_SLOT):
-            if not self.cache.prefetch(self, start, min(SMALL_SLOT, self.size - start)):
-                break
+        self.cache.expect(self, offset, length)
 
     async def _read(self, offset: ByteOffset, length: ByteLength) -> bytes:
         """Read metadata: in aligned small slots, because its neighbours are wanted next."""

@@ -7,15 +7,18 @@ Concurrency: any number of reads may be in flight. Two that miss the same piece 
 which is harmless, as the content never changes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from restorefs.block.base import BlockDevice, ByteLength, ByteOffset
+from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Place
 from restorefs.guestfs.lru import Lru
 
 PIECE_BITS = 16
 PIECE_SIZE: ByteLength = 1 << PIECE_BITS
 _KEPT_PIECES = 32
-_LOADED_AT_ONCE = 16
+_AT_ONCE = 16
+_GAP = 3
+"""Pieces that are read along with those around them: that costs less than one more request, and
+they are likely to be wanted, too."""
 
 
 class PieceReader:
@@ -43,15 +46,30 @@ class PieceReader:
         last piece may be short. Several are loaded while the first is waited for."""
         found = {number: self._recent.get(number) for number in numbers}
         missing = [number for number, data in found.items() if data is None]
-        if len(missing) > 1:
-            for number in missing[:_LOADED_AT_ONCE]:
-                self.device.expect(*self._place(number))
-        for position, number in enumerate(missing, _LOADED_AT_ONCE):
+        for position, number in enumerate(missing):
+            if position % _AT_ONCE == 0 and len(missing) > 1:
+                self._expect(missing[position : position + 2 * _AT_ONCE])
             piece = found[number] = await self.device.read(*self._place(number))
             self._recent.put(number, piece)
-            if position < len(missing):
-                self.device.expect(*self._place(missing[position]))
         return [data for data in found.values() if data is not None]
+
+    def expect(self, places: Iterable[Place]) -> None:
+        """Say that places on the device will be read soon, through this or directly."""
+        numbers: set[int] = set()
+        for offset, length in places:
+            numbers.update(range(offset >> PIECE_BITS, (offset + length - 1 >> PIECE_BITS) + 1))
+        if numbers:
+            self._expect(sorted(numbers))
+
+    def _expect(self, numbers: Sequence[int]) -> None:
+        """Have pieces loaded, and what lies between them where that is little."""
+        first = numbers[0]
+        for number, following in zip(numbers, [*numbers[1:], None], strict=True):
+            if following is None or following > number + 1 + _GAP:
+                start = first << PIECE_BITS
+                end = min(number + 1 << PIECE_BITS, self.device.size)
+                self.device.expect(start, end - start)
+                first = following or 0
 
     def _place(self, number: int) -> tuple[ByteOffset, ByteLength]:
         start = number << PIECE_BITS

@@ -605,7 +605,10 @@ async def test_readers_that_are_cancelled_while_they_wait_for_room(nursery: trio
 Step = tuple[str, int, int]
 STEPS = st.tuples(
     st.sampled_from(
-        ("pin", "pin", "prefetch", "answer", "answer", "fail", "end", "cancel", "drop")
+        (
+            *("pin", "pin", "pin_small", "prefetch", "expect"),
+            *("answer", "answer", "fail", "end", "cancel", "drop"),
+        )
     ),
     st.integers(0, 3),  # the disk, or how many
     st.integers(0, 40),  # the range, or which one
@@ -624,6 +627,14 @@ class World:
     def pin(self, which: int, number: int) -> None:
         disk, _ = self.disks[which]
         self.readers += start(self.nursery, disk, *range(number, number + 9), length=LARGE)
+
+    def pin_small(self, which: int, number: int) -> None:
+        disk, _ = self.disks[which]
+        self.readers += start(self.nursery, disk, *range(number, number + 9), length=SMALL_SLOT)
+
+    def expect(self, which: int, number: int) -> None:
+        disk, _ = self.disks[which]
+        disk.expect(number * SMALL_SLOT, (number % 7 + 1) * 3 * SMALL_SLOT)
 
     def prefetch(self, which: int, number: int) -> None:
         disk, transport = self.disks[which]
@@ -659,21 +670,22 @@ class World:
 
     def check(self) -> None:
         requests = [(disk, r) for disk, transport in self.disks for r in transport.waiting]
-        keys = {(disk.serial, r.offset) for disk, r in requests}
+        keys = {(disk.serial, r.offset, r.length) for disk, r in requests}
         assert len(keys) == len(requests), "a range is loaded once"
         for disk, transport in self.disks:
             assert disk.in_flight == len(transport.waiting) <= MAX_IN_FLIGHT
         holders = [reader for reader in self.readers if reader.slot is not None]
-        held: dict[Slot, tuple[int, int]] = {}
+        held: dict[Slot, tuple[int, int, int]] = {}
         for reader in holders:
             reader.check()
             assert reader.slot is not None
-            key = (reader.disk.serial, reader.offset)
+            key = (reader.disk.serial, reader.offset, reader.length)
             assert held.setdefault(reader.slot, key) == key, "a slot holds one range"
         loading = {r.slot for _, r in requests}
         assert len(loading) == len(requests)
         assert loading.isdisjoint(held)
-        assert len(loading) + len(held) <= LARGE_SLOTS
+        for size, count in ((LARGE_SLOT, LARGE_SLOTS), (SMALL_SLOT, SMALL_SLOTS)):
+            assert sum(len(slot.view) == size for slot in loading | held.keys()) <= count
 
     async def finish(self) -> None:
         """Answer everything and let everything go: nobody may be left waiting."""
@@ -689,6 +701,7 @@ class World:
             transport.answer_all()
         assert all(disk.in_flight == 0 for disk, _ in self.disks)
         end(await fill(self.nursery, self.cache, LARGE, LARGE_SLOTS))
+        end(await fill(self.nursery, self.cache, SMALL_SLOT, SMALL_SLOTS))
 
 
 @settings(max_examples=40)
@@ -744,12 +757,12 @@ async def test_a_disk_reads_metadata_in_aligned_slots(nursery: trio.Nursery) -> 
 
     for offset in (100, 5000, SMALL_SLOT - 10):  # neighbours
         nursery.start_soon(read, offset, 10)
+    await wait_all_tasks_blocked()
     nursery.start_soon(read, SMALL_SLOT - 1, 2 * SMALL_SLOT + 50)
     await wait_all_tasks_blocked()
-    assert sorted(transport.asked) == [
+    assert transport.asked == [
         (0, SMALL_SLOT),
-        (SMALL_SLOT, SMALL_SLOT),
-        (2 * SMALL_SLOT, SMALL_SLOT),
+        (SMALL_SLOT, 2 * SMALL_SLOT),
         (3 * SMALL_SLOT, 100),
     ]
     transport.answer_all()
@@ -774,12 +787,68 @@ async def test_a_read_fails_as_its_load_does(nursery: trio.Nursery) -> None:
 
     nursery.start_soon(read)
     await wait_all_tasks_blocked()
-    transport.answer()
-    transport.answer(1)
-    while not failed.is_set():  # it is asked again by the reader itself
+    while not failed.is_set():
         transport.fail(StorageError("bad sector"))
         await wait_all_tasks_blocked()
-    assert set(transport.asked) == {(n * SMALL_SLOT, SMALL_SLOT) for n in range(3)}
+    assert transport.asked[0] == (0, 3 * SMALL_SLOT)
+    transport.answer_all()
+
+
+async def test_what_was_to_be_read_together_fails_alone(nursery: trio.Nursery) -> None:
+    """One bad sector takes nothing else with it."""
+    disk, transport = new_disk(BlockCache(0))
+    readers = []
+    disk.expect(0, 4 * SMALL_SLOT)
+    readers = start(nursery, disk, 0, 1, 2, 3, length=SMALL_SLOT)
+    await wait_all_tasks_blocked()
+    assert transport.asked == [(0, 4 * SMALL_SLOT)]
+    transport.fail(StorageError("bad sector"))
+    for number in range(4):
+        assert transport.asked[1:] == [(n * SMALL_SLOT, SMALL_SLOT) for n in range(number + 1)]
+        assert disk.in_flight == 1
+        if number == 2:
+            transport.fail(StorageError("bad sector"))
+        else:
+            transport.answer()
+    await wait_all_tasks_blocked()
+    assert [reader.error is not None for reader in readers] == [False, False, True, False]
+    end(readers)  # each checks its bytes
+    assert disk.bytes_read == 3 * SMALL_SLOT
+
+
+async def test_neighbours_need_a_large_slot_only_until_they_are_there(
+    nursery: trio.Nursery,
+) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    for number in range(0, 60, 4):
+        disk.expect(number * SMALL_SLOT, 4 * SMALL_SLOT)
+        transport.answer_all()
+    assert len({slot for slot in transport.slots if len(slot.view) == LARGE_SLOT}) == 1
+    end(await fill(nursery, cache, LARGE, LARGE_SLOTS))
+
+
+async def test_neighbours_are_read_singly_where_there_is_no_large_slot(
+    nursery: trio.Nursery,
+) -> None:
+    cache = BlockCache(0)
+    held = await fill(nursery, cache, LARGE, LARGE_SLOTS)
+    disk, transport = new_disk(cache)
+    disk.expect(0, 3 * SMALL_SLOT)
+    for number in range(3):
+        assert transport.asked[number:] == [(number * SMALL_SLOT, SMALL_SLOT)]
+        transport.answer()
+    end(start(nursery, disk, 0, 1, 2, length=SMALL_SLOT))
+    end(held)
+
+
+async def test_a_slow_disk_has_few_slots_waiting_for_neighbours(nursery: trio.Nursery) -> None:
+    cache = BlockCache(64 << 20)
+    slow, transport = new_disk(cache)
+    for number in range(0, 90, 2):
+        slow.expect(number * SMALL_SLOT, 2 * SMALL_SLOT)
+    assert len(transport.waiting) == slow.in_flight == MAX_IN_FLIGHT // 4
+    transport.answer_all()
 
 
 async def test_what_is_expected_is_loaded_while_something_else_is_waited_for(
@@ -860,7 +929,7 @@ async def test_what_is_expected_finds_no_room_without_a_word(nursery: trio.Nurse
     end(held)
     await wait_all_tasks_blocked()
     disk.expect(0, 5 * SMALL_SLOT)
-    assert len(transport.asked) == 5
+    assert transport.asked == [(0, 5 * SMALL_SLOT)]
     transport.answer_all()
 
 

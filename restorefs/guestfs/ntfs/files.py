@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import trio
 
-from restorefs.block.base import ByteLength, ByteOffset
+from restorefs.block.base import ByteLength, ByteOffset, Place
 from restorefs.errors import DamagedError, NotFoundError
 from restorefs.guestfs.ntfs.kept import Kept
 from restorefs.guestfs.ntfs.layout import (
@@ -27,7 +27,7 @@ from restorefs.guestfs.ntfs.layout import (
     decode_header,
 )
 from restorefs.guestfs.ntfs.mft import LIST_BYTES, Mft
-from restorefs.guestfs.ntfs.streams import Stream, read_pieces, read_plain
+from restorefs.guestfs.ntfs.streams import Stream, extents_of, read_pieces, read_plain
 
 _KEPT_FILES = 1024
 _KEPT_STREAMS = 256
@@ -142,6 +142,18 @@ class FileTable:
         mft = self.mft
         reader = mft.reader.device if once else mft.reader
         return await read_plain(stream, mft.boot.cluster_bits, reader, offset, length)
+
+    def expect(self, stream: Stream, ranges: Sequence[Place]) -> None:
+        """Say that ranges of a stream will be read soon. Raises DamagedError."""
+        bits = self.mft.boot.cluster_bits
+        self.mft.reader.expect(
+            [
+                (extent.offset, extent.length)
+                for offset, length in ranges
+                for extent in extents_of(stream, bits, offset, length, length)
+                if extent.offset is not None
+            ]
+        )
 
     async def value(self, file: File, kind: int, limit: ByteLength, name: bytes = b"") -> bytes:
         """Return a small attribute's whole value, b"" where the file has not got it.

@@ -8,7 +8,7 @@ Concurrency: any number of calls may be in flight.
 """
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import trio
@@ -40,6 +40,7 @@ _MIN_BLOCK, _MAX_BLOCK = 512, 64 << 10
 _MAX_NODES_PER_SEARCH = 256
 _MAX_ALLOCATION: ByteLength = 1 << 30  # some 5 million names; a walk remembers all blocks
 _PACE = 8
+_AT_ONCE = 16
 
 
 class Node(NamedTuple):
@@ -111,22 +112,20 @@ class Index:
         allocation = self._allocation
         size = self.block_size
         nodes: list[Node] = []
-        start = 0
-        while start < len(numbers):
-            behind = start + 1
-            while behind < len(numbers) and numbers[behind] == numbers[start] + behind - start:
-                behind += 1
-            first = numbers[start]
-            if allocation is None or not 0 <= first < (allocation.size // size):
+        runs = list(_runs(numbers))
+        for position, (first, behind) in enumerate(runs):
+            if allocation is None or not 0 <= first < behind <= allocation.size // size:
                 raise DamagedError(f"an index of file {self._number} has no block {first}")
+            if position % _AT_ONCE == 0 and len(runs) > 1:
+                soon = runs[position : position + 2 * _AT_ONCE]
+                self._files.expect(allocation, [(f * size, (b - f) * size) for f, b in soon])
             data = await self._files.read(
-                allocation, first * size, (behind - start) * size, once=once
+                allocation, first * size, (behind - first) * size, once=once
             )
-            for number in range(first, first + behind - start):
+            for number in range(first, behind):
                 nodes.append(self._verified(data, (number - first) * size, number))
                 if not len(nodes) % _PACE:
                     await trio.lowlevel.checkpoint()
-            start = behind
         return nodes
 
     def _verified(self, data: bytes, start: ByteOffset, number: BlockNumber) -> Node:
@@ -305,6 +304,18 @@ async def open_index(
             raise DamagedError(f"the index of file {file.number} has no bitmap")
         bitmap = await files.value(file, BITMAP, most >> 12, name)
     return Index(files, file.number, root[0].body, allocation, bitmap, check)
+
+
+def _runs(numbers: Sequence[BlockNumber]) -> Iterator[tuple[BlockNumber, BlockNumber]]:
+    """Yield the first and the number behind the last of neighbours among ascending numbers."""
+    first = behind = numbers[0] if numbers else 0
+    for number in numbers:
+        if number != behind:
+            yield first, behind
+            first = number
+        behind = number + 1
+    if numbers:
+        yield first, behind
 
 
 def decode_node(data: bytes, start: ByteOffset) -> Node:
