@@ -48,17 +48,18 @@ class OpenFolder:
     """One open folder. Offsets are those of READDIRPLUS: 0 is its beginning."""
 
     def __init__(
-        self, tree: Tree, node: NodeId, first: Batch, parent: NodeId | None = None
+        self, tree: Tree, node: NodeId, first: Batch | None, parent: NodeId | None = None
     ) -> None:
-        """`first` is the folder's first batch; `parent` the folder that it is in, if known."""
+        """`first` is the folder's first batch, None to have it read when somebody asks for it;
+        `parent` the folder that it is in, if known."""
         self.node = node
         self.subfolders: list[NodeId] = []  # as far as they have been packed, each once
         self._collected_to = 0  # the offset to which that is
         self._tree = tree
         self._parent = parent
-        self._batch = first
+        self._batch = first or Batch((), complete=False)
         self._packed = 0  # items of the batch that have been packed
-        self._at = 0  # the offset behind the last of them
+        self._at = _NOWHERE if first is None else 0  # the offset behind the last of them
         self._dots: list[bytes] = []
         self._ready: bytes | None = None  # what is packed already, for the offset
         self._ready_at = 0

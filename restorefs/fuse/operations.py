@@ -7,7 +7,8 @@ Files have no OPEN: it gives ENOSYS, after which the kernel opens without asking
 read, and asks with every READ. Folders do: what is wrong with one is an error of opendir(3), which
 everybody checks, and not of readdir(3). But for who opens a folder as if it were a file, which
 opendir(3) does nowhere: nfs-ganesha does so to ask for attributes, and one folder that cannot be
-read must not keep it from listing the one above. Listing it gives the error.
+read must not keep it from listing the one above. Listing it gives the error. And but for a folder
+that is opened to come back up in a walk: it was read when the walk went down.
 
 Concurrency: see server.py. Between the return of Tree.read() and the copy that the kernel makes
 there is no await, so a view of a cache slot may be given.
@@ -49,7 +50,7 @@ class Operations:
         self._tree = tree
         self._folders: dict[int, OpenFolder] = {}
         self._unreadable: dict[int, RestoreError] = {}  # open folders that cannot be listed
-        self._walks = Walks(self._open_folder)
+        self._walks = Walks(self._open_folder, self._open_again)
         self._begin_open = self._from_memory(self._open)
         self._handles = itertools.count(1)
         self.handlers: Mapping[int, Handler] = {
@@ -184,6 +185,11 @@ class Operations:
         if self._tree.lists_whole:
             first = await read_to_end(self._tree, node, first)
         return OpenFolder(self._tree, node, first, parent)
+
+    async def _open_again(self, node: NodeId, parent: NodeId | None) -> OpenFolder:
+        if self._tree.lists_whole:
+            return await self._open_folder(node, parent)
+        return OpenFolder(self._tree, node, None, parent)
 
     def _reply_open(self, request: Request, folder: OpenFolder) -> None:
         handle = next(self._handles)

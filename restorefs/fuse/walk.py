@@ -113,8 +113,11 @@ class _Walk:
 class Walks:
     """The walks of all processes."""
 
-    def __init__(self, open_folder: Open) -> None:
+    def __init__(self, open_folder: Open, open_again: Open) -> None:
+        """open_again: for a folder above, which its walker opened before and mostly does not list
+        again."""
         self._open = open_folder
+        self._open_again = open_again
         self._walks: OrderedDict[int, _Walk] = OrderedDict()
 
     def take(self, pid: int, node: NodeId) -> OpenFolder | None:
@@ -139,7 +142,9 @@ class Walks:
                 return ready
         inside = walk.place.within(node) if walk.place is not None else None
         if inside is not None:
-            folder = await self._open(node, inside.above.folder if inside.above else None)
+            is_climbing = inside is not walk.place and walk.kept_to >= _SURE
+            open_it = self._open_again if is_climbing else self._open
+            folder = await open_it(node, inside.above.folder if inside.above else None)
             walk.again = inside._replace(subfolders=folder.subfolders, come_to=0)
             return folder
         walk.turn(node)

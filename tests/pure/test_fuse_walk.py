@@ -23,7 +23,7 @@ class Folders(Tree):
         self.listed: list[int] = []
         self.broken: set[int] = set()
         self.held: trio.Event | None = None
-        self.walks = Walks(self.open)
+        self.walks = Walks(self.open, self.open_again)
 
     async def readdir(self, node: NodeId, cookie: int = 0) -> Batch:
         self.listed.append(node)
@@ -43,13 +43,17 @@ class Folders(Tree):
         assert parent is None or node in FOLDERS[parent]
         return OpenFolder(self, node, await self.readdir(node), parent)
 
+    async def open_again(self, node: NodeId, parent: NodeId | None) -> OpenFolder:
+        assert parent is None or node in FOLDERS[parent]
+        return OpenFolder(self, node, None, parent)
+
     async def visit(self, pid: int, node: int) -> bool:
         """Open and read a folder as operations.py does; True if it was ready."""
         ready = self.walks.take(pid, NodeId(node))
         folder = ready or await self.walks.open(pid, NodeId(node))
         assert folder.node == node
         await folder.open()
-        assert folder.take(0, 32 << 10)
+        assert await folder.read(0, 32 << 10)
         await self.walks.go_on(pid)
         return ready is not None
 
@@ -91,6 +95,29 @@ async def test_who_opens_a_folder_above_to_come_back_up_is_no_other_walker() -> 
     ready = [await folders.visit(WALKER, node) for node in (1, 2, 3, 4, 1, 5, 6, 7, 5, 1, 8, 9)]
     down = [False, False, False, True]
     assert ready == [*down, False, True, True, True, False, False, True, True]
+
+
+async def test_what_is_opened_to_come_back_up_is_read_when_it_is_listed() -> None:
+    folders = Folders()
+    for node in (1, 2, 3, 4):
+        await folders.visit(WALKER, node)
+    listed = list(folders.listed)
+    again = await folders.walks.open(WALKER, NodeId(1))
+    await again.open()
+    assert again.take(0, 32 << 10) is None
+    assert folders.listed == listed
+    first = await folders.walks.open(OTHER, NodeId(1))
+    await first.open()
+    assert await again.read(0, 32 << 10) == first.take(0, 32 << 10)
+    assert folders.listed == [*listed, 1, 1]
+    assert again.subfolders == list(FOLDERS[1])
+
+
+async def test_who_opens_a_folder_twice_before_it_is_a_walk_has_it_read_each_time() -> None:
+    folders = Folders()
+    for node in (1, 2, 1):
+        await folders.visit(WALKER, node)
+    assert folders.listed == [1, 2, 1]
 
 
 async def test_a_walk_that_starts_over_is_followed_from_there() -> None:
