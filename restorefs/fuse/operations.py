@@ -133,7 +133,7 @@ class Operations:
         if folder is None:
             return self._begin_open(request)
         self._reply_open(request, folder)
-        return self._walks.go_on(request.pid) if self._walks.is_worth_it(request.pid) else None
+        return None
 
     async def _open(self, request: Request) -> None:
         try:
@@ -151,8 +151,6 @@ class Operations:
             return
         self._reply_open(request, folder)
         await folder.open()
-        if not is_above(request.node):
-            await self._walks.go_on(request.pid)
 
     async def _looking_inside(
         self, request: Request, answer: Coroutine[Any, Any, T], wanted: int
@@ -218,7 +216,11 @@ class Operations:
             return self._read_folder(request, folder, offset, size)
         request.reply(ready)
         folder.prepare()
-        return folder.fetch() if offset and folder.can_fetch else None
+        if offset and folder.can_fetch:
+            return folder.fetch()
+        # Not when it is opened: its reader asks for the names at once, and looks at them then.
+        walks_on = not offset and self._walks.is_worth_it(request.pid)
+        return self._walks.go_on(request.pid) if walks_on else None
 
     async def _read_folder(
         self, request: Request, folder: OpenFolder, offset: int, size: int
