@@ -160,13 +160,14 @@ class BlockCache:
             count = 0
             while count < MAX_TOGETHER and self._lacks(disk, start + count * SMALL_SLOT, end):
                 count += 1
-            if count > 1:
+            if count > 1 and disk.in_flight < MAX_IN_FLIGHT // 4:
                 room = self._load_together(disk, start, count)
+                start += count * SMALL_SLOT
             else:
                 room = self.prefetch(disk, start, min(SMALL_SLOT, disk.size - start))
+                start += SMALL_SLOT
             if not room:
                 break
-            start += max(count, 1) * SMALL_SLOT
 
     def _lacks(self, disk: "CachedDisk", start: ByteOffset, end: ByteOffset) -> bool:
         """Tell whether a small slot begins before an end, is whole, and is not there."""
@@ -178,6 +179,7 @@ class BlockCache:
         """Start to read into a free slot; None when there is no room for another load."""
         if disk.in_flight >= MAX_IN_FLIGHT or (slot := region.take(key)) is None:
             return None
+        self.misses += 1
         self._begin(slot)
         self._fill(disk, slot, key, partial(self._end, slot, key))
         return slot
@@ -185,8 +187,6 @@ class BlockCache:
     def _load_together(self, disk: "CachedDisk", start: ByteOffset, count: int) -> bool:
         """Start to read neighbours, none of which is there, into small slots by one request; False
         when there is no room for all."""
-        if disk.in_flight >= MAX_IN_FLIGHT // 4:
-            return False
         parts = self._take_neighbours(disk, start, count)
         if not parts:
             return False
@@ -208,6 +208,7 @@ class BlockCache:
                 break
             self._begin(slot)
             parts.append((slot, key))
+        self.misses += len(parts)
         return parts
 
     def _share_out(
@@ -242,7 +243,6 @@ class BlockCache:
     def _begin(self, slot: Slot) -> None:
         slot.loaded = trio.Event()
         slot.pins += 1  # the load's own
-        self.misses += 1
 
     def _fill(self, disk: "CachedDisk", slot: Slot, key: Key, then: Done) -> None:
         """Read what the key says into a slot, and tell `then` of it."""

@@ -824,6 +824,7 @@ async def test_neighbours_need_a_large_slot_only_until_they_are_there(
     for number in range(0, 60, 4):
         disk.expect(number * SMALL_SLOT, 4 * SMALL_SLOT)
         transport.answer_all()
+    assert cache.misses == 60
     assert len({slot for slot in transport.slots if len(slot.view) == LARGE_SLOT}) == 1
     end(await fill(nursery, cache, LARGE, LARGE_SLOTS))
 
@@ -843,11 +844,13 @@ async def test_neighbours_are_read_singly_where_there_is_no_large_slot(
 
 
 async def test_a_slow_disk_has_few_slots_waiting_for_neighbours(nursery: trio.Nursery) -> None:
-    cache = BlockCache(64 << 20)
-    slow, transport = new_disk(cache)
+    slow, transport = new_disk(BlockCache(64 << 20))
     for number in range(0, 90, 2):
         slow.expect(number * SMALL_SLOT, 2 * SMALL_SLOT)
-    assert len(transport.waiting) == slow.in_flight == MAX_IN_FLIGHT // 4
+    together, singly = MAX_IN_FLIGHT // 4, MAX_IN_FLIGHT * 3 // 4
+    lengths = [length for _, length in transport.asked]
+    assert lengths == [2 * SMALL_SLOT] * together + [SMALL_SLOT] * singly
+    assert slow.in_flight == MAX_IN_FLIGHT
     transport.answer_all()
 
 
