@@ -13,12 +13,15 @@ request takes is not its bytes.
 Concurrency: one trio loop, no locks. The invariants:
 - A slot is free, loading, ready or failed. Only a ready slot without pins is evicted; a failed one
   is forgotten at once, so that the next reader tries again, and free when its waiters have gone.
+  Where several were loaded together, their waiters are the next readers: so that nobody is told of
+  an error in what he does not want.
 - Whoever uses a slot's bytes across an await holds a pin. A view may be used without one only
   until the next await.
 - A load belongs to the disk, not to the task that asked first: a cancelled reader leaves the load
   running, because libnbd writes into the slot until the server answers or the handle is closed.
-- One disk has at most MAX_IN_FLIGHT loads, and a quarter of that many of several small slots, so
-  that a slow one cannot hold every slot.
+- One disk has at most MAX_IN_FLIGHT loads, and those of several small slots hold no more than a
+  quarter of all, so that a slow one cannot hold every slot.
+- A load is never begun from within the end of another one: the transport is busy then.
 """
 
 import contextlib
@@ -37,9 +40,10 @@ PAGE = 4096
 SMALL_SLOT = 64 << 10
 LARGE_SLOT = 1 << 20
 MAX_IN_FLIGHT = 16
-MAX_TOGETHER = LARGE_SLOT // SMALL_SLOT
-"""Small slots that one request fills."""
-
+_TOGETHER = MAX_IN_FLIGHT // 4
+"""How many of those may be of several small slots."""
+_READ_ALONE = RestoreError("it was read together with others")
+"""Why a slot was not loaded whose neighbour may be to blame."""
 Key: TypeAlias = tuple[int, ByteOffset, ByteLength]
 Done: TypeAlias = Callable[[RestoreError | None], None]
 
@@ -58,10 +62,6 @@ class Slot:
         self.error: RestoreError | None = None
 
 
-_Part: TypeAlias = tuple[Slot, Key]
-"""A slot that is being loaded, and what it will hold."""
-
-
 class Transport(Protocol):
     """What fills slots: a connection to the server of one disk."""
 
@@ -73,7 +73,8 @@ class Transport(Protocol):
 
 
 class _Region:
-    """Slots of one size, with what they hold in the order of use."""
+    """Slots of one size, with what they hold in the order of use; those that failed are in neither
+    while somebody waits for them."""
 
     def __init__(self, slot_size: int, count: int, advice: int) -> None:
         """advice: for madvise(2), about huge pages."""
@@ -97,6 +98,12 @@ class _Region:
         self.held[key] = slot
         return slot
 
+    def give_back(self, slot: Slot) -> None:
+        """Have a slot free that was taken, and that nobody pins."""
+        assert slot.key is not None
+        del self.held[slot.key]
+        self.free.append(slot)
+
 
 class BlockCache:
     """All slots of the daemon."""
@@ -110,7 +117,9 @@ class BlockCache:
         # A listing uses many small slots for the first time, and some of them for one page: the
         # kernel's clearing of huge pages was a fifth of its time.
         small, huge = mmap.MADV_NOHUGEPAGE, mmap.MADV_HUGEPAGE
-        self._small = _Region(SMALL_SLOT, max(64, budget // 2 // SMALL_SLOT), small)
+        small_slots = max(64, budget // 2 // SMALL_SLOT)
+        self._small = _Region(SMALL_SLOT, small_slots, small)
+        self._most_together = min(LARGE_SLOT // SMALL_SLOT, small_slots // 4 // _TOGETHER)
         self._large = _Region(LARGE_SLOT, max(32, budget // 2 // LARGE_SLOT), huge)
         self._room = trio.lowlevel.ParkingLot()
         self._serial = 0
@@ -129,23 +138,27 @@ class BlockCache:
         """
         region = self._region(length)
         key = (disk.serial, offset, length)
-        while (slot := region.held.get(key) or self._load(disk, region, key)) is None:
-            await self._room.park()
-        slot.pins += 1
-        if slot.loaded is None:
-            region.held.move_to_end(key)
-            self.hits += 1
-            return slot
-        try:
-            await slot.loaded.wait()
-        except BaseException:
-            self.unpin(slot)
-            raise
-        if slot.error is not None:
+        while True:
+            slot = region.held.get(key) or self._load(disk, region, key)
+            if slot is None:
+                await self._room.park()
+                continue
+            slot.pins += 1
+            if slot.loaded is None:
+                region.held.move_to_end(key)
+                self.hits += 1
+                return slot
+            try:
+                await slot.loaded.wait()
+            except BaseException:
+                self.unpin(slot)
+                raise
             error = slot.error
+            if error is None:
+                return slot
             self.unpin(slot)
-            raise type(error)(*error.args)
-        return slot
+            if error is not _READ_ALONE:
+                raise type(error)(*error.args)
 
     def prefetch(self, disk: "CachedDisk", offset: ByteOffset, length: ByteLength) -> bool:
         """Start to load a range unless it is there; False when there is no room to."""
@@ -158,15 +171,17 @@ class BlockCache:
         start, end = offset - offset % SMALL_SLOT, offset + length
         while start < end:
             count = 0
-            while count < MAX_TOGETHER and self._lacks(disk, start + count * SMALL_SLOT, end):
+            while count < self._most_together and self._lacks(
+                disk, start + count * SMALL_SLOT, end
+            ):
                 count += 1
-            if count > 1 and disk.in_flight < MAX_IN_FLIGHT // 4:
-                room = self._load_together(disk, start, count)
+            if count > 1 and disk.together == _TOGETHER:
+                break
+            if count > 1 and self._load_together(disk, start, count):
                 start += count * SMALL_SLOT
-            else:
-                room = self.prefetch(disk, start, min(SMALL_SLOT, disk.size - start))
+            elif self.prefetch(disk, start, min(SMALL_SLOT, disk.size - start)):
                 start += SMALL_SLOT
-            if not room:
+            else:
                 break
 
     def _lacks(self, disk: "CachedDisk", start: ByteOffset, end: ByteOffset) -> bool:
@@ -181,64 +196,45 @@ class BlockCache:
             return None
         self.misses += 1
         self._begin(slot)
-        self._fill(disk, slot, key, partial(self._end, slot, key))
+        self._fill(disk, slot, key, partial(self._end, slot))
         return slot
 
     def _load_together(self, disk: "CachedDisk", start: ByteOffset, count: int) -> bool:
         """Start to read neighbours, none of which is there, into small slots by one request; False
-        when there is no room for all."""
-        parts = self._take_neighbours(disk, start, count)
-        if not parts:
+        when there is no room for all of them."""
+        if disk.in_flight >= MAX_IN_FLIGHT:
             return False
-        key = (disk.serial, start, len(parts) * SMALL_SLOT)
+        key = (disk.serial, start, count * SMALL_SLOT)
         carrier = self._large.take(key) if key not in self._large.held else None
         if carrier is None:
-            self._fill_singly(disk, parts)
-        else:
-            self._begin(carrier)
-            self._fill(disk, carrier, key, partial(self._share_out, disk, carrier, key, parts))
-        return len(parts) == count
-
-    def _take_neighbours(self, disk: "CachedDisk", start: ByteOffset, count: int) -> list[_Part]:
-        parts: list[_Part] = []
+            return False
+        parts: list[Slot] = []
         for offset in range(start, start + count * SMALL_SLOT, SMALL_SLOT):
-            key = (disk.serial, offset, SMALL_SLOT)
-            slot = self._small.take(key)
-            if slot is None:
-                break
-            self._begin(slot)
-            parts.append((slot, key))
-        self.misses += len(parts)
-        return parts
+            part = self._small.take((disk.serial, offset, SMALL_SLOT))
+            if part is None:
+                self._large.give_back(carrier)
+                for part in parts:
+                    self._end(part, _READ_ALONE)
+                return False
+            self._begin(part)
+            parts.append(part)
+        self.misses += count
+        self._begin(carrier)
+        disk.together += 1
+        self._fill(disk, carrier, key, partial(self._share_out, disk, carrier, parts))
+        return True
 
     def _share_out(
-        self,
-        disk: "CachedDisk",
-        carrier: Slot,
-        key: Key,
-        parts: list[_Part],
-        error: RestoreError | None,
+        self, disk: "CachedDisk", carrier: Slot, parts: Sequence[Slot], error: RestoreError | None
     ) -> None:
         """Let small slots have what was read for them all, and the carrier be used again."""
-        if error is None:
-            for number, (part, part_key) in enumerate(parts):
+        disk.together -= 1
+        for number, part in enumerate(parts):
+            if error is None:
                 part.view[:] = carrier.view[number * SMALL_SLOT :][:SMALL_SLOT]
-                self._end(part, part_key, None)
-        else:
-            self._fill_singly(disk, parts)
-        self._end(carrier, key, error)
+            self._end(part, None if error is None else _READ_ALONE)
+        self._end(carrier, error)
         self.drop(carrier)
-
-    def _fill_singly(self, disk: "CachedDisk", parts: list[_Part]) -> None:
-        """Read into small slots one after the other, so that only what cannot be read fails."""
-        part, key = parts.pop(0)
-
-        def filled(error: RestoreError | None) -> None:
-            self._end(part, key, error)
-            if parts:
-                self._fill_singly(disk, parts)
-
-        self._fill(disk, part, key, filled)
 
     def _begin(self, slot: Slot) -> None:
         slot.loaded = trio.Event()
@@ -258,15 +254,16 @@ class BlockCache:
 
         disk.transport.submit(slot, offset, length, done)
 
-    def _end(self, slot: Slot, key: Key, error: RestoreError | None) -> None:
+    def _end(self, slot: Slot, error: RestoreError | None) -> None:
         """Let those go on who wait for a slot."""
         loaded = slot.loaded
         assert loaded is not None
+        assert slot.key is not None
         if error is None:
             slot.loaded = None
         else:
             slot.error = error
-            del self._region(key[2]).held[key]
+            del self._region(len(slot.view)).held[slot.key]
         loaded.set()
         self.unpin(slot)
 
@@ -302,6 +299,8 @@ class CachedDisk(BlockDevice):
         self.size = transport.size
         self.serial = cache.next_serial()
         self.in_flight = 0
+        self.together = 0
+        """Loads in flight that are of several small slots."""
         self.bytes_read = 0
 
     async def map(self, offset: ByteOffset, length: ByteLength) -> list[Piece]:
@@ -365,7 +364,7 @@ class _Load(NamedTuple):
 
 def _cut(offset: ByteOffset, length: ByteLength, size: ByteLength) -> Iterator[_Load]:
     """Cut a range of a disk of `size` bytes into loads. Their lengths are few different ones, as
-    a slot has a buffer for each that it ever had."""
+    a slot has a buffer for each that it ever had (as it has for each number of small slots)."""
     end = offset + length
     large = length > SMALL_SLOT
     while offset < end:

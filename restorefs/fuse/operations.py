@@ -133,7 +133,12 @@ class Operations:
         if folder is None:
             return self._begin_open(request)
         self._reply_open(request, folder)
-        return None
+        # Whoever asks for the names does so at once, and looks at them then: not before that.
+        return self._go_on(request.pid) if self._walks.knows_names(request.pid) else None
+
+    def _go_on(self, pid: int) -> Answering | None:
+        """Make the next folders of a walk ready, if there are some."""
+        return self._walks.go_on(pid) if self._walks.is_worth_it(pid) else None
 
     async def _open(self, request: Request) -> None:
         try:
@@ -151,6 +156,8 @@ class Operations:
             return
         self._reply_open(request, folder)
         await folder.open()
+        if self._walks.knows_names(request.pid):
+            await self._walks.go_on(request.pid)
 
     async def _looking_inside(
         self, request: Request, answer: Coroutine[Any, Any, T], wanted: int
@@ -211,16 +218,16 @@ class Operations:
             request.fail(errno.EBADF)
             return None
         self._tree.check_there(folder.node)
+        if not offset:
+            self._walks.ask(request.pid)
         ready = folder.take(offset, size)
         if ready is None:
             return self._read_folder(request, folder, offset, size)
         request.reply(ready)
         folder.prepare()
-        if offset and folder.can_fetch:
-            return folder.fetch()
-        # Not when it is opened: its reader asks for the names at once, and looks at them then.
-        walks_on = not offset and self._walks.is_worth_it(request.pid)
-        return self._walks.go_on(request.pid) if walks_on else None
+        if not offset:
+            return self._go_on(request.pid)
+        return folder.fetch() if folder.can_fetch else None
 
     async def _read_folder(
         self, request: Request, folder: OpenFolder, offset: int, size: int

@@ -61,8 +61,8 @@ def pack(
         values = entry[1][:11] if entry[1] is not None else ()
         if values and values[1] >> 12 == _FOLDER_TYPE:
             folders.append(entry[0])
+        _WORDS[(behind >> 3) - 1] = 0  # what is behind the name up to the next record
         if values and _put(at, entry, values, length, item[2] + shift):
-            _WORDS[(behind >> 3) - 1] = 0  # what is behind the name up to the next record
             _VIEW[at + _HEAD : at + _HEAD + length] = name
         else:
             _VIEW[at:behind] = _long_way(items[number], shift)

@@ -10,6 +10,7 @@ is opened.
 Concurrency: a process has one walk, of which one folder at a time is being made ready.
 """
 
+import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
@@ -24,6 +25,8 @@ _MAX_WALKS = 32
 _SURE = 2
 _AHEAD = 2
 _NEAR = 1000
+_PAUSE = 10.0
+"""Seconds behind which a walk may be over."""
 
 Open = Callable[[NodeId, NodeId | None], Awaitable[OpenFolder]]
 """Opens a folder, given the one that it is in, if that is known."""
@@ -72,11 +75,14 @@ class _Place(NamedTuple):
 class _Walk:
     """The walk of one process. ready: the next folders, each with the place in it. opening: the
     one that is being made ready now. again: the beginning of a folder that was opened once more;
-    the walk may start over from there."""
+    the walk may start over from there. asked: whether the names of the folder that it is in were
+    asked for; knew: whether those of the one before were not. stepped_at: when it went into it."""
 
     def __init__(self) -> None:
         self.place: _Place | None = None
         self.again: _Place | None = None
+        self.asked = self.knew = False
+        self.stepped_at = 0.0
         self.kept_to = 0
         self.turns = 0
         self.ready: deque[tuple[OpenFolder, _Place]] = deque()
@@ -89,6 +95,7 @@ class _Walk:
             return None
         folder, self.place = self.ready.popleft()
         self.kept_to += 1
+        self._step()
         return folder
 
     def turn(self, node: NodeId) -> None:
@@ -101,6 +108,17 @@ class _Walk:
         self.place, self.again = place, None
         self.ready.clear()
         self.turns += 1
+        self._step()
+
+    def _step(self) -> None:
+        self.knew, self.asked = not self.asked, False
+        self.stepped_at = time.monotonic()
+
+    def climbs_to(self, inside: _Place) -> bool:
+        """Tell whether a folder above is surely opened to come back up, and not to be listed."""
+        was_asked = self.again is not None and self.again.folder == inside.folder
+        is_under_way = time.monotonic() - self.stepped_at < _PAUSE
+        return inside is not self.place and self.kept_to >= _SURE and is_under_way and not was_asked
 
     def next(self) -> tuple[NodeId, _Place] | None:
         """Return the next folder that is worth making ready, and the place behind it."""
@@ -142,16 +160,26 @@ class Walks:
                 return ready
         inside = walk.place.within(node) if walk.place is not None else None
         if inside is not None:
-            is_climbing = inside is not walk.place and walk.kept_to >= _SURE
-            open_it = self._open_again if is_climbing else self._open
+            open_it = self._open_again if walk.climbs_to(inside) else self._open
             folder = await open_it(node, inside.above.folder if inside.above else None)
             walk.again = inside._replace(subfolders=folder.subfolders, come_to=0)
             return folder
         walk.turn(node)
-        parent = walk.place.folder if walk.place is not None else None
-        folder = await self._open(node, parent)
-        walk.place = _Place(node, folder.subfolders, 0, walk.place)
+        above = walk.place
+        folder = await self._open(node, above.folder if above is not None else None)
+        walk.place = _Place(node, folder.subfolders, 0, above)
         return folder
+
+    def ask(self, pid: int) -> None:
+        """Note that a process asks for the names of the folder that it went into."""
+        walk = self._walks.get(pid)
+        if walk is not None:
+            walk.asked = True
+
+    def knows_names(self, pid: int) -> bool:
+        """Tell whether a process does without asking for names: the kernel has kept them."""
+        walk = self._walks.get(pid)
+        return walk is not None and walk.knew
 
     def is_worth_it(self, pid: int) -> bool:
         """Tell whether go_on() would do something."""

@@ -4,7 +4,8 @@ A real server cannot be told to answer the third read first, or to fail just the
 stand in for it where that is what is tested. They fill a slot only when they answer, and spoil it
 when they are asked, as a server may write at any time between.
 
-Concurrency: as Transport asks, answers come from the loop and never from within submit().
+Concurrency: as Transport asks, answers come from the loop and never from within submit(); nor may
+anything be asked from within an answer, where libnbd would wait for itself.
 """
 
 import random
@@ -37,8 +38,10 @@ class ScriptedTransport:
         self.waiting: list[Request] = []
         self.asked: list[tuple[int, int]] = []
         self.slots: set[Slot] = set()
+        self._answering = False
 
     def submit(self, slot: Slot, offset: int, length: int, done: Done) -> None:
+        assert not self._answering
         assert 0 < length <= len(slot.view)
         assert 0 <= offset <= offset + length <= self.size
         slot.view[:length] = SPOILED * length
@@ -51,11 +54,16 @@ class ScriptedTransport:
         request = self.waiting.pop(number)
         end = request.offset + request.length
         request.slot.view[: request.length] = self.content[request.offset : end]
-        request.done(None)
+        self._tell(request, None)
 
     def fail(self, error: RestoreError, number: int = 0) -> None:
         """Fail one of the requests that wait."""
-        self.waiting.pop(number).done(error)
+        self._tell(self.waiting.pop(number), error)
+
+    def _tell(self, request: Request, error: RestoreError | None) -> None:
+        self._answering = True
+        request.done(error)
+        self._answering = False
 
     def answer_all(self) -> None:
         while self.waiting:

@@ -683,6 +683,10 @@ class World:
             assert held.setdefault(reader.slot, key) == key, "a slot holds one range"
         loading = {r.slot for _, r in requests}
         assert len(loading) == len(requests)
+        for region, count in ((self.cache._large, LARGE_SLOTS), (self.cache._small, SMALL_SLOTS)):
+            kept = [*region.free, *region.held.values()]
+            assert len({id(slot) for slot in kept}) == len(kept), "each is in one place"
+            assert len(kept) == count, "and none is lost (a failed one is free by now)"
         assert loading.isdisjoint(held)
         for size, count in ((LARGE_SLOT, LARGE_SLOTS), (SMALL_SLOT, SMALL_SLOTS)):
             assert sum(len(slot.view) == size for slot in loading | held.keys()) <= count
@@ -795,18 +799,18 @@ async def test_a_read_fails_as_its_load_does(nursery: trio.Nursery) -> None:
 
 
 async def test_what_was_to_be_read_together_fails_alone(nursery: trio.Nursery) -> None:
-    """One bad sector takes nothing else with it."""
-    disk, transport = new_disk(BlockCache(0))
-    readers = []
-    disk.expect(0, 4 * SMALL_SLOT)
-    readers = start(nursery, disk, 0, 1, 2, 3, length=SMALL_SLOT)
+    """One bad sector takes nothing else with it, and what nobody wants is not read again."""
+    disk, transport = new_disk(BlockCache(64 << 20))
+    disk.expect(0, 6 * SMALL_SLOT)
+    readers = start(nursery, disk, 0, 1, 2, 5, length=SMALL_SLOT)
     await wait_all_tasks_blocked()
-    assert transport.asked == [(0, 4 * SMALL_SLOT)]
+    assert transport.asked == [(0, 6 * SMALL_SLOT)]
     transport.fail(StorageError("bad sector"))
-    for number in range(4):
-        assert transport.asked[1:] == [(n * SMALL_SLOT, SMALL_SLOT) for n in range(number + 1)]
-        assert disk.in_flight == 1
-        if number == 2:
+    await wait_all_tasks_blocked()
+    wanted = [(number * SMALL_SLOT, SMALL_SLOT) for number in (0, 1, 2, 5)]
+    assert sorted(transport.asked[1:]) == wanted
+    while transport.waiting:
+        if transport.waiting[0].offset == 2 * SMALL_SLOT:
             transport.fail(StorageError("bad sector"))
         else:
             transport.answer()
@@ -814,6 +818,7 @@ async def test_what_was_to_be_read_together_fails_alone(nursery: trio.Nursery) -
     assert [reader.error is not None for reader in readers] == [False, False, True, False]
     end(readers)  # each checks its bytes
     assert disk.bytes_read == 3 * SMALL_SLOT
+    assert disk.in_flight == 0
 
 
 async def test_neighbours_need_a_large_slot_only_until_they_are_there(
@@ -836,22 +841,66 @@ async def test_neighbours_are_read_singly_where_there_is_no_large_slot(
     held = await fill(nursery, cache, LARGE, LARGE_SLOTS)
     disk, transport = new_disk(cache)
     disk.expect(0, 3 * SMALL_SLOT)
-    for number in range(3):
-        assert transport.asked[number:] == [(number * SMALL_SLOT, SMALL_SLOT)]
-        transport.answer()
-    end(start(nursery, disk, 0, 1, 2, length=SMALL_SLOT))
+    assert transport.asked == [(number * SMALL_SLOT, SMALL_SLOT) for number in range(3)]
+    transport.answer_all()
     end(held)
+
+
+async def test_neighbours_are_read_singly_where_there_are_not_enough_small_slots(
+    nursery: trio.Nursery,
+) -> None:
+    cache = BlockCache(0)
+    held = await fill(nursery, cache, SMALL_SLOT, SMALL_SLOTS - 2)
+    disk, transport = new_disk(cache)
+    disk.expect(0, 3 * SMALL_SLOT)
+    assert transport.asked == [(number * SMALL_SLOT, SMALL_SLOT) for number in range(2)]
+    transport.answer_all()
+    end(held)
+    await wait_all_tasks_blocked()
+    end(await fill(nursery, cache, SMALL_SLOT, SMALL_SLOTS))
+    end(await fill(nursery, cache, LARGE, LARGE_SLOTS))
+
+
+async def test_a_range_that_is_there_in_a_large_slot_is_no_carrier(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    disk, transport = new_disk(cache)
+    reader = start(nursery, disk, 0, length=3 * SMALL_SLOT)
+    await wait_all_tasks_blocked()
+    disk.expect(0, 3 * SMALL_SLOT)
+    assert transport.asked[1:] == [(0, SMALL_SLOT), (SMALL_SLOT, 2 * SMALL_SLOT)]
+    transport.answer_all()
+    await wait_all_tasks_blocked()
+    end(reader)  # checks its bytes
+    await wait_all_tasks_blocked()
+    end(await fill(nursery, cache, LARGE, LARGE_SLOTS))
+
+
+async def test_a_slow_disk_leaves_the_smallest_cache_to_others(nursery: trio.Nursery) -> None:
+    cache = BlockCache(0)
+    slow, transport = new_disk(cache)
+    for number in range(0, 90, 10):
+        slow.expect(number * SMALL_SLOT, 9 * SMALL_SLOT)
+    for number in range(9, 90, 10):
+        slow.expect(number * SMALL_SLOT, 1)
+    loading = sum(length for _, length in transport.asked) // SMALL_SLOT
+    assert MAX_IN_FLIGHT < loading <= SMALL_SLOTS // 4 + MAX_IN_FLIGHT
+    end(await fill(nursery, cache, SMALL_SLOT, SMALL_SLOTS - loading))
+    transport.answer_all()
 
 
 async def test_a_slow_disk_has_few_slots_waiting_for_neighbours(nursery: trio.Nursery) -> None:
     slow, transport = new_disk(BlockCache(64 << 20))
     for number in range(0, 90, 2):
         slow.expect(number * SMALL_SLOT, 2 * SMALL_SLOT)
-    together, singly = MAX_IN_FLIGHT // 4, MAX_IN_FLIGHT * 3 // 4
-    lengths = [length for _, length in transport.asked]
-    assert lengths == [2 * SMALL_SLOT] * together + [SMALL_SLOT] * singly
-    assert slow.in_flight == MAX_IN_FLIGHT
+    assert transport.asked == [(n * 2 * SMALL_SLOT, 2 * SMALL_SLOT) for n in range(4)]
+    for number in range(1, 90, 2):  # those that are not there yet
+        slow.expect(number * SMALL_SLOT, 1)
+    assert len(transport.waiting) == slow.in_flight == MAX_IN_FLIGHT
+    transport.answer()
+    slow.expect(80 * SMALL_SLOT, 2 * SMALL_SLOT)
+    assert transport.asked[-1] == (80 * SMALL_SLOT, 2 * SMALL_SLOT)
     transport.answer_all()
+    assert slow.together == 0
 
 
 async def test_what_is_expected_is_loaded_while_something_else_is_waited_for(
@@ -932,7 +981,7 @@ async def test_what_is_expected_finds_no_room_without_a_word(nursery: trio.Nurse
     end(held)
     await wait_all_tasks_blocked()
     disk.expect(0, 5 * SMALL_SLOT)
-    assert transport.asked == [(0, 5 * SMALL_SLOT)]
+    assert transport.asked == [(0, 4 * SMALL_SLOT), (4 * SMALL_SLOT, SMALL_SLOT)]
     transport.answer_all()
 
 

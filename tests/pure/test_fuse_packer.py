@@ -1,6 +1,5 @@
 """Many records at once: the same as one by one, compiled or not."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +13,9 @@ from restorefs.tree.nodeid import NodeId
 from restorefs.tree.tree import Entry, Listed
 from tests.compiled import uncompiled
 
-Pack = Callable[[Any, int, int, int, list[NodeId]], tuple[bytes, int]]
-WAYS: list[Pack] = [packer.pack, uncompiled(packer).pack]
+WAYS = pytest.mark.parametrize(
+    "way", [packer, uncompiled(packer)], ids=["as installed", "uncompiled"]
+)
 
 words = st.integers(0, 2**64 - 1) | st.integers(0, 5000)
 halves = st.integers(0, 2**32 - 1) | st.just(2**32) | st.just(-1)
@@ -37,7 +37,7 @@ attributes = st.builds(
 )
 items = st.builds(
     Listed,
-    st.binary(min_size=1, max_size=300),
+    st.binary(max_size=300),
     st.builds(
         Entry,
         words.map(NodeId),
@@ -49,10 +49,10 @@ items = st.builds(
 )
 
 
-@pytest.mark.parametrize("pack", WAYS, ids=["as installed", "uncompiled"])
+@WAYS
 @given(listed=st.lists(items, max_size=6), first=st.integers(0, 6), size=st.integers(0, 3000))
 def test_records_are_those_packed_one_by_one(
-    pack: Pack, listed: list[Listed], first: int, size: int
+    way: Any, listed: list[Listed], first: int, size: int
 ) -> None:
     expected, folders, behind = b"", [], first
     for name, (node, shown, ttl, kind, generation), cookie in listed[first:]:
@@ -67,8 +67,24 @@ def test_records_are_those_packed_one_by_one(
         if shown is not None and shown.mode & 0o170000 == 0o040000:
             folders.append(node)
     found: list[NodeId] = []
-    assert pack(listed, first, size, 2, found) == (expected, behind)
+    way._BUFFER[:4096] = b"\xff" * 4096  # of replies before this one
+    assert way.pack(listed, first, size, 2, found) == (expected, behind)
     assert found == folders
+
+
+@WAYS
+def test_no_reply_is_larger_than_the_kernel_takes(way: Any) -> None:
+    attributes = Attributes(1, 0o100644, 1, 0, 0, 0, 0, 0, 0, 0, 0)
+    listed = [
+        Listed(b"%05d" % number, Entry(NodeId(5), attributes, 1), number) for number in range(7000)
+    ]
+    data, behind = way.pack(listed, 0, 4 << 20, 2, [])
+    assert len(data) == behind * 160 == (1 << 20) // 160 * 160
+    rest, end = way.pack(listed, behind, 4 << 20, 2, [])
+    assert end == 7000
+    assert data + rest == b"".join(
+        direntplus(name, NodeId(5), 0, attributes, 1, cookie + 2) for name, _, cookie in listed
+    )
 
 
 def test_the_longest_name_has_room() -> None:

@@ -1,5 +1,8 @@
 """Which folders a walker is expected to open next, and that a wrong guess costs only itself."""
 
+import time
+
+import pytest
 import trio
 import trio.testing
 
@@ -113,11 +116,48 @@ async def test_what_is_opened_to_come_back_up_is_read_when_it_is_listed() -> Non
     assert again.subfolders == list(FOLDERS[1])
 
 
-async def test_who_opens_a_folder_twice_before_it_is_a_walk_has_it_read_each_time() -> None:
+@pytest.mark.parametrize(
+    ("visited", "again"),
+    [((1, 2), 1), ((1, 2, 3, 4), 4), ((1, 2, 3, 4, 1), 1)],
+    ids=["before it is a walk", "the folder that it is in", "a second time"],
+)
+async def test_what_may_be_listed_again_is_read_when_it_is_opened(
+    visited: tuple[int, ...], again: int
+) -> None:
     folders = Folders()
-    for node in (1, 2, 1):
+    for node in visited[:4]:
         await folders.visit(WALKER, node)
-    assert folders.listed == [1, 2, 1]
+    for node in visited[4:]:
+        await folders.walks.open(WALKER, NodeId(node))
+    before = folders.listed.count(again)
+    await folders.walks.open(WALKER, NodeId(again))
+    assert folders.listed.count(again) == before + 1
+
+
+async def test_after_a_while_a_folder_above_is_read_when_it_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folders = Folders()
+    for node in (1, 2, 3, 4):
+        await folders.visit(WALKER, node)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60)
+    await folders.walks.open(WALKER, NodeId(1))
+    assert folders.listed.count(1) == 2
+
+
+async def test_two_openings_at_once_know_their_parents() -> None:
+    folders = Folders()
+    await folders.visit(WALKER, 1)
+    folders.held = trio.Event()
+    async with trio.open_nursery() as nursery:
+        for node in (2, 5):
+            nursery.start_soon(folders.walks.open, WALKER, NodeId(node))
+            await trio.testing.wait_all_tasks_blocked()
+        folders.held.set()
+    await folders.visit(WALKER, 5)  # which is asked with the parent's id
+    await folders.visit(WALKER, 6)
+    await folders.visit(WALKER, 1)
 
 
 async def test_a_walk_that_starts_over_is_followed_from_there() -> None:

@@ -24,7 +24,7 @@ def in_pieces(asked: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 async def test_scattered_pieces_are_loaded_together(nursery: trio.Nursery) -> None:
     transport = ScriptedTransport(CONTENT)
-    reader = PieceReader(CachedDisk(BlockCache(0), transport))
+    reader = PieceReader(CachedDisk(BlockCache(64 << 20), transport))
     numbers = [2, 3, 11, 30, COUNT]
     found: list[bytes] = []
 
@@ -41,7 +41,7 @@ async def test_scattered_pieces_are_loaded_together(nursery: trio.Nursery) -> No
 
 async def test_little_that_nobody_wants_is_read_along(nursery: trio.Nursery) -> None:
     transport = ScriptedTransport(CONTENT)
-    reader = PieceReader(CachedDisk(BlockCache(0), transport))
+    reader = PieceReader(CachedDisk(BlockCache(64 << 20), transport))
     numbers = [1, 5, 10]
     found: list[bytes] = []
 
@@ -60,7 +60,7 @@ async def test_little_that_nobody_wants_is_read_along(nursery: trio.Nursery) -> 
 
 async def test_many_pieces_keep_the_server_busy(nursery: trio.Nursery) -> None:
     transport = ScriptedTransport(CONTENT)
-    reader = PieceReader(CachedDisk(BlockCache(0), transport))
+    reader = PieceReader(CachedDisk(BlockCache(64 << 20), transport))
     done = trio.Event()
 
     async def read() -> None:
@@ -82,7 +82,7 @@ async def test_many_pieces_keep_the_server_busy(nursery: trio.Nursery) -> None:
 async def test_what_was_read_last_is_not_read_again(nursery: trio.Nursery) -> None:
     transport = PromptTransport(CONTENT, random.Random(1))
     nursery.start_soon(transport.serve)
-    reader = PieceReader(Window(CachedDisk(BlockCache(0), transport), 0, len(CONTENT)))
+    reader = PieceReader(Window(CachedDisk(BlockCache(64 << 20), transport), 0, len(CONTENT)))
     for _ in range(3):
         assert await reader.pieces([1, 6]) == [piece(1), piece(6)]
         assert await reader.read(PIECE_SIZE - 10, 20) == CONTENT[PIECE_SIZE - 10 :][:20]

@@ -167,6 +167,27 @@ async def test_a_bad_sector_is_an_error_and_the_rest_stays_readable(image: Path)
         assert await device.read(4 * MIB, 4096) == DISK[4 * MIB :][:4096]
 
 
+async def test_a_bad_sector_spoils_nothing_that_was_to_be_read_with_it(image: Path) -> None:
+    bad = {"event": "none", "iotype": "read", "sector": 4 * MIB // 512, "errno": 5}
+    raw = {"driver": "file", "filename": str(image.with_suffix(".raw"))}
+    node = {
+        "driver": "raw",
+        "file": {"driver": "blkdebug", "image": raw, "inject-error": [bad | {"once": False}]},
+    }
+    async with served("json:" + json.dumps(node), name="b1/disk0") as disk:
+        device = CachedDisk(BlockCache(64 << 20), disk.transport)
+        begin = 4 * MIB - 7 * SMALL_SLOT
+        device.expect(begin, 16 * SMALL_SLOT)
+        assert device.in_flight == 1
+        for offset in range(begin, begin + 16 * SMALL_SLOT, SMALL_SLOT):
+            if offset == 4 * MIB:
+                with pytest.raises(StorageError, match="reading 65536 bytes at 4194304 failed"):
+                    await device.read(offset, 4096)
+            else:
+                assert await device.read(offset, SMALL_SLOT) == DISK[offset:][:SMALL_SLOT]
+        assert device.in_flight == 0
+
+
 # Servers that end
 
 

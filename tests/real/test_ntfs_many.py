@@ -3,16 +3,25 @@
 Nothing is measured in seconds: tests/turns.py counts how often another task got its turn.
 """
 
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
+from restorefs.block.cache import BlockCache, CachedDisk
 from restorefs.errors import DamagedError
 from restorefs.guestfs.base import GuestOptions
-from restorefs.guestfs.ntfs.files import File
+from restorefs.guestfs.limits import DEFAULT_LIMITS
+from restorefs.guestfs.ntfs.files import File, FileTable
+from restorefs.guestfs.ntfs.index import open_index
+from restorefs.guestfs.ntfs.layout import I30, decode_boot
 from restorefs.guestfs.ntfs.layout import Attribute as Decoded
+from restorefs.guestfs.ntfs.mft import Mft
+from restorefs.guestfs.pieces import PieceReader
 from restorefs.tree.nodeid import MAX_INODE
+from tests.contracts.transports import PromptTransport
 from tests.images.ntfs_bytes import (
     A_REPARSE,
     DATA,
@@ -141,6 +150,33 @@ async def test_a_folder_of_slow_files_lets_others_go_on(tmp_path: Path) -> None:
         async with Turns() as turns:
             assert len(await entries_of(found.fs, inode)) == 100
             assert turns.count >= 50
+
+
+async def test_scattered_index_blocks_are_read_together(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    volume = Volume()
+    built_folder = volume.folder("folder", leaf_entries=2)
+    for number in range(4000):
+        volume.resident(f"file {number:05d}", b"", parent=built_folder)
+    content = volume.write(tmp_path / "built.img").read_bytes()
+    transport = PromptTransport(content, random.Random(1))
+    nursery.start_soon(transport.serve)
+    files = FileTable(
+        await Mft.open(
+            PieceReader(CachedDisk(BlockCache(64 << 20), transport)),
+            decode_boot(content[:512]),
+            DEFAULT_LIMITS,
+        )
+    )
+    index = await open_index(files, await files.file(built_folder.number), I30)
+    assert index is not None
+    transport.asked.clear()
+    numbers = range(0, index.block_count, 40)
+    nodes = await index.blocks(numbers)
+    assert len(nodes) == len(numbers) >= 30
+    assert len(transport.asked) <= len(numbers) // 4
+    nursery.cancel_scope.cancel()
 
 
 # Entries that lead to nothing
