@@ -155,9 +155,8 @@ async def test_two_openings_at_once_know_their_parents() -> None:
             nursery.start_soon(folders.walks.open, WALKER, NodeId(node))
             await trio.testing.wait_all_tasks_blocked()
         folders.held.set()
-    await folders.visit(WALKER, 5)  # which is asked with the parent's id
-    await folders.visit(WALKER, 6)
-    await folders.visit(WALKER, 1)
+    for node in (2, 5, 2):  # each asks with the parent that it is believed to have
+        await folders.walks.open(WALKER, NodeId(node))
 
 
 async def test_a_walk_that_starts_over_is_followed_from_there() -> None:
