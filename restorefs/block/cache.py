@@ -20,7 +20,7 @@ Concurrency: one trio loop, no locks. The invariants:
 - A load belongs to the disk, not to the task that asked first: a cancelled reader leaves the load
   running, because libnbd writes into the slot until the server answers or the handle is closed.
 - One disk has at most MAX_IN_FLIGHT loads, and those of several small slots hold no more than a
-  quarter of all, so that a slow one cannot hold every slot.
+  quarter of these, of all disks together, so that slow ones do not hold every slot.
 - A load is never begun from within the end of another one: the transport is busy then.
 """
 
@@ -42,7 +42,7 @@ LARGE_SLOT = 1 << 20
 MAX_IN_FLIGHT = 16
 _TOGETHER = MAX_IN_FLIGHT // 4
 """How many of those may be of several small slots."""
-_READ_ALONE = RestoreError("it was read together with others")
+_LOAD_SINGLY = RestoreError("it was read together with others")
 """Why a slot was not loaded whose neighbour may be to blame."""
 Key: TypeAlias = tuple[int, ByteOffset, ByteLength]
 Done: TypeAlias = Callable[[RestoreError | None], None]
@@ -118,8 +118,10 @@ class BlockCache:
         # kernel's clearing of huge pages was a fifth of its time.
         small, huge = mmap.MADV_NOHUGEPAGE, mmap.MADV_HUGEPAGE
         small_slots = max(64, budget // 2 // SMALL_SLOT)
+        self._grouped = 0  # small slots that are loaded together with others now
+        self._most_grouped = small_slots // 4
         self._small = _Region(SMALL_SLOT, small_slots, small)
-        self._most_together = min(LARGE_SLOT // SMALL_SLOT, small_slots // 4 // _TOGETHER)
+        self._most_together = min(LARGE_SLOT // SMALL_SLOT, self._most_grouped // _TOGETHER)
         self._large = _Region(LARGE_SLOT, max(32, budget // 2 // LARGE_SLOT), huge)
         self._room = trio.lowlevel.ParkingLot()
         self._serial = 0
@@ -157,7 +159,7 @@ class BlockCache:
             if error is None:
                 return slot
             self.unpin(slot)
-            if error is not _READ_ALONE:
+            if error is not _LOAD_SINGLY:
                 raise type(error)(*error.args)
 
     def prefetch(self, disk: "CachedDisk", offset: ByteOffset, length: ByteLength) -> bool:
@@ -202,7 +204,7 @@ class BlockCache:
     def _load_together(self, disk: "CachedDisk", start: ByteOffset, count: int) -> bool:
         """Start to read neighbours, none of which is there, into small slots by one request; False
         when there is no room for all of them."""
-        if disk.in_flight >= MAX_IN_FLIGHT:
+        if disk.in_flight >= MAX_IN_FLIGHT or self._grouped + count > self._most_grouped:
             return False
         key = (disk.serial, start, count * SMALL_SLOT)
         carrier = self._large.take(key) if key not in self._large.held else None
@@ -213,14 +215,15 @@ class BlockCache:
             part = self._small.take((disk.serial, offset, SMALL_SLOT))
             if part is None:
                 self._large.give_back(carrier)
-                for part in parts:
-                    self._end(part, _READ_ALONE)
+                for taken in parts:
+                    self._end(taken, _LOAD_SINGLY)
                 return False
             self._begin(part)
             parts.append(part)
         self.misses += count
         self._begin(carrier)
         disk.together += 1
+        self._grouped += count
         self._fill(disk, carrier, key, partial(self._share_out, disk, carrier, parts))
         return True
 
@@ -229,10 +232,11 @@ class BlockCache:
     ) -> None:
         """Let small slots have what was read for them all, and the carrier be used again."""
         disk.together -= 1
+        self._grouped -= len(parts)
         for number, part in enumerate(parts):
             if error is None:
                 part.view[:] = carrier.view[number * SMALL_SLOT :][:SMALL_SLOT]
-            self._end(part, None if error is None else _READ_ALONE)
+            self._end(part, None if error is None else _LOAD_SINGLY)
         self._end(carrier, error)
         self.drop(carrier)
 
@@ -277,8 +281,7 @@ class BlockCache:
         if slot.pins == 0 and slot.key is not None:
             region = self._region(len(slot.view))
             if region.held.get(slot.key) is slot:
-                del region.held[slot.key]
-                region.free.append(slot)
+                region.give_back(slot)
 
     def unpin(self, slot: Slot) -> None:
         """Give back a pin."""

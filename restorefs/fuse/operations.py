@@ -156,7 +156,7 @@ class Operations:
             return
         self._reply_open(request, folder)
         await folder.open()
-        if self._walks.knows_names(request.pid):
+        if not is_above(request.node) and self._walks.knows_names(request.pid):
             await self._walks.go_on(request.pid)
 
     async def _looking_inside(
@@ -219,7 +219,7 @@ class Operations:
             return None
         self._tree.check_there(folder.node)
         if not offset:
-            self._walks.ask(request.pid)
+            self._walks.ask(request.pid, folder.node)
         ready = folder.take(offset, size)
         if ready is None:
             return self._read_folder(request, folder, offset, size)

@@ -2,7 +2,9 @@
 
 Owns the short way to a READDIRPLUS reply. Compiled by Cython; the same answers uncompiled. An entry
 without attributes, or with numbers that the kernel has no room for, takes the long way, by
-protocol.py, which says how records are laid out. Pure.
+protocol.py, which says how records are laid out.
+
+Concurrency: one thread only, as all is put together in one place; nothing of it is kept.
 """
 
 import stat

@@ -75,12 +75,14 @@ class _Place(NamedTuple):
 class _Walk:
     """The walk of one process. ready: the next folders, each with the place in it. opening: the
     one that is being made ready now. again: the beginning of a folder that was opened once more;
-    the walk may start over from there. asked: whether the names of the folder that it is in were
-    asked for; knew: whether those of the one before were not. stepped_at: when it went into it."""
+    the walk may start over from there. climbed_to: that folder, until the walk goes on. asked:
+    whether the names of the folder that it is in were asked for; knew: whether those of the one
+    before were not. stepped_at: when it went into it."""
 
     def __init__(self) -> None:
         self.place: _Place | None = None
         self.again: _Place | None = None
+        self.climbed_to: NodeId | None = None
         self.asked = self.knew = False
         self.stepped_at = 0.0
         self.kept_to = 0
@@ -111,14 +113,15 @@ class _Walk:
         self._step()
 
     def _step(self) -> None:
+        self.climbed_to = None
         self.knew, self.asked = not self.asked, False
         self.stepped_at = time.monotonic()
 
     def climbs_to(self, inside: _Place) -> bool:
         """Tell whether a folder above is surely opened to come back up, and not to be listed."""
-        was_asked = self.again is not None and self.again.folder == inside.folder
         is_under_way = time.monotonic() - self.stepped_at < _PAUSE
-        return inside is not self.place and self.kept_to >= _SURE and is_under_way and not was_asked
+        is_first = self.climbed_to != inside.folder
+        return inside is not self.place and self.kept_to >= _SURE and is_under_way and is_first
 
     def next(self) -> tuple[NodeId, _Place] | None:
         """Return the next folder that is worth making ready, and the place behind it."""
@@ -163,6 +166,7 @@ class Walks:
             open_it = self._open_again if walk.climbs_to(inside) else self._open
             folder = await open_it(node, inside.above.folder if inside.above else None)
             walk.again = inside._replace(subfolders=folder.subfolders, come_to=0)
+            walk.climbed_to = node
             return folder
         walk.turn(node)
         above = walk.place
@@ -170,10 +174,10 @@ class Walks:
         walk.place = _Place(node, folder.subfolders, 0, above)
         return folder
 
-    def ask(self, pid: int) -> None:
-        """Note that a process asks for the names of the folder that it went into."""
+    def ask(self, pid: int, node: NodeId) -> None:
+        """Note that a process asks for the names of a folder."""
         walk = self._walks.get(pid)
-        if walk is not None:
+        if walk is not None and walk.place is not None and walk.place.folder == node:
             walk.asked = True
 
     def knows_names(self, pid: int) -> bool:

@@ -903,6 +903,25 @@ async def test_a_slow_disk_has_few_slots_waiting_for_neighbours(nursery: trio.Nu
     assert slow.together == 0
 
 
+async def test_slow_disks_together_have_few_slots_waiting_for_neighbours(
+    nursery: trio.Nursery,
+) -> None:
+    cache = BlockCache(64 << 20)
+    slots = (64 << 20) // 2 // SMALL_SLOT
+    disks = [new_disk(cache) for _ in range(20)]
+    for disk, _ in disks:
+        disk.expect(0, 64 * SMALL_SLOT)
+    loading = sum(length for _, transport in disks for _, length in transport.asked)
+    singles = sum(length == SMALL_SLOT for _, transport in disks for _, length in transport.asked)
+    assert loading // SMALL_SLOT - singles == slots // 4
+    assert loading // SMALL_SLOT < slots
+    for _, transport in disks:
+        transport.answer_all()
+    disks[-1][0].expect(90 * SMALL_SLOT, 2 * SMALL_SLOT)
+    assert disks[-1][1].asked[-1] == (90 * SMALL_SLOT, 2 * SMALL_SLOT)
+    disks[-1][1].answer_all()
+
+
 async def test_what_is_expected_is_loaded_while_something_else_is_waited_for(
     nursery: trio.Nursery,
 ) -> None:

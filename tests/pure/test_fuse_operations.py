@@ -13,13 +13,14 @@ from restorefs.fuse.operations import Operations
 from restorefs.fuse.protocol import HEADER, REPLY_HEADER, Opcode
 from restorefs.fuse.request import Request
 from restorefs.guestfs.base import Attributes
-from restorefs.tree.nodeid import NodeId
+from restorefs.tree.nodeid import NodeId, is_above
 from restorefs.tree.presentation import Presentation, Profile
 from restorefs.tree.tree import Batch, Entry, Listed, Tree
 
 BELOW = {1: (2, 5, 8), 2: (3, 4), 3: (), 4: (), 5: (6, 7), 6: (), 7: (), 8: (9,), 9: ()}
 FOLDERS = {100 + node: [100 + n for n in nodes] for node, nodes in BELOW.items()}
 """What is in each, numbered in the order of a walk."""
+ABOVE = 1
 FOLDER = Attributes(0, 0o040755, 2, 0, 0, 0, 0, 0, 0, 0, 0)
 WALKER = 100
 
@@ -36,9 +37,14 @@ class Folders(Tree):
         pass
 
     def may_wait(self, node: NodeId) -> bool:
-        return True
+        return not is_above(node)
+
+    def disk_attributes(self, node: NodeId) -> Attributes | None:
+        return None
 
     async def readdir(self, node: NodeId, cookie: int = 0, *, stand_ins: bool = True) -> Batch:
+        if is_above(node):
+            return Batch([], complete=True)
         await trio.lowlevel.checkpoint()
         if node in self.broken:
             raise StorageError("a bad sector")
@@ -131,3 +137,13 @@ async def test_who_hears_of_errors_in_opening_alone_has_a_folder_above_read_agai
     kernel.folders.broken.add(101)
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         await kernel.open(101)
+
+
+async def test_what_is_above_the_disks_is_opened_at_once_also_in_a_walk() -> None:
+    """There, no request may wait for a disk."""
+    kernel = Kernel()
+    kernel.folders.broken.add(104)
+    await kernel.walk(101, 102, 103, names=False)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        await kernel.open(104)
+    assert await kernel.walk(ABOVE) == [True]

@@ -134,6 +134,29 @@ async def test_what_may_be_listed_again_is_read_when_it_is_opened(
     assert folders.listed.count(again) == before + 1
 
 
+async def test_a_walk_may_come_back_up_to_a_folder_many_times() -> None:
+    folders = Folders()
+    for node in (1, 2, 3, 4):
+        await folders.visit(WALKER, node)
+    for node in (5, 6, 7, 8):
+        await folders.walks.open(WALKER, NodeId(1))
+        await folders.visit(WALKER, node)
+    assert folders.listed.count(1) == 1
+
+
+async def test_who_asks_for_the_names_of_another_folder_may_know_those_of_this_one() -> None:
+    folders = Folders()
+    walks = folders.walks
+    for node in (1, 2):
+        await folders.visit(WALKER, node)
+    walks.ask(WALKER, NodeId(1))
+    await folders.visit(WALKER, 3)
+    assert walks.knows_names(WALKER)
+    walks.ask(WALKER, NodeId(3))
+    await folders.visit(WALKER, 4)
+    assert not walks.knows_names(WALKER)
+
+
 async def test_after_a_while_a_folder_above_is_read_when_it_is_opened(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
