@@ -13,14 +13,14 @@ request takes is not its bytes.
 Concurrency: one trio loop, no locks. The invariants:
 - A slot is free, loading, ready or failed. Only a ready slot without pins is evicted; a failed one
   is forgotten at once, so that the next reader tries again, and free when its waiters have gone.
-  Where several were loaded together, their waiters are the next readers: so that nobody is told of
-  an error in what he does not want.
+  Where several were loaded together, their waiters are the next readers, each of its own slot:
+  nobody is told of an error in what he does not want.
 - Whoever uses a slot's bytes across an await holds a pin. A view may be used without one only
   until the next await.
 - A load belongs to the disk, not to the task that asked first: a cancelled reader leaves the load
   running, because libnbd writes into the slot until the server answers or the handle is closed.
-- One disk has at most MAX_IN_FLIGHT loads, and those of several small slots hold no more than a
-  quarter of these, of all disks together, so that slow ones do not hold every slot.
+- One disk has at most MAX_IN_FLIGHT loads, a quarter of them of several small slots; all those of
+  all disks are into a quarter of the small slots. So a slow disk cannot hold every slot.
 - A load is never begun from within the end of another one: the transport is busy then.
 """
 
@@ -44,6 +44,7 @@ _TOGETHER = MAX_IN_FLIGHT // 4
 """How many of those may be of several small slots."""
 _LOAD_SINGLY = RestoreError("it was read together with others")
 """Why a slot was not loaded whose neighbour may be to blame."""
+
 Key: TypeAlias = tuple[int, ByteOffset, ByteLength]
 Done: TypeAlias = Callable[[RestoreError | None], None]
 

@@ -7,7 +7,7 @@ Concurrency: any number of reads may be in flight. Two that miss the same piece 
 which is harmless, as the content never changes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from restorefs.block.base import BlockDevice, ByteLength, ByteOffset, Place
 from restorefs.guestfs.lru import Lru
@@ -19,6 +19,20 @@ _AT_ONCE = 16
 _GAP = 3
 """Pieces that are read along with those around them: that costs less than one more request, and
 they are likely to be wanted, too."""
+
+
+def neighbours(numbers: Sequence[int], gap: int = 0) -> Iterator[tuple[int, int]]:
+    """Yield the first and the number behind the last of those among ascending numbers between which
+    at most `gap` are missing."""
+    if not numbers:
+        return
+    first = behind = numbers[0]
+    for number in numbers:
+        if number > behind + gap:
+            yield first, behind
+            first = number
+        behind = number + 1
+    yield first, behind
 
 
 class PieceReader:
@@ -63,13 +77,9 @@ class PieceReader:
 
     def _expect(self, numbers: Sequence[int]) -> None:
         """Have pieces loaded, and what lies between them where that is little."""
-        first = numbers[0]
-        for number, following in zip(numbers, [*numbers[1:], None], strict=True):
-            if following is None or following > number + 1 + _GAP:
-                start = first << PIECE_BITS
-                end = min(number + 1 << PIECE_BITS, self.device.size)
-                self.device.expect(start, end - start)
-                first = following or 0
+        for first, behind in neighbours(numbers, _GAP):
+            start = first << PIECE_BITS
+            self.device.expect(start, min(behind << PIECE_BITS, self.device.size) - start)
 
     def _place(self, number: int) -> tuple[ByteOffset, ByteLength]:
         start = number << PIECE_BITS

@@ -1,13 +1,16 @@
 """Metadata in pieces, from a disk behind a cache. The expected bytes are the transport's."""
 
 import random
+from itertools import pairwise
 
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
 from restorefs.block.base import Window
 from restorefs.block.cache import BlockCache, CachedDisk
-from restorefs.guestfs.pieces import PIECE_SIZE, PieceReader
+from restorefs.guestfs.pieces import PIECE_SIZE, PieceReader, neighbours
 from tests.contracts.transports import PromptTransport, ScriptedTransport
 
 COUNT = 50
@@ -20,6 +23,19 @@ def piece(number: int) -> bytes:
 
 def in_pieces(asked: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return [(offset // PIECE_SIZE, length // PIECE_SIZE) for offset, length in asked]
+
+
+@given(st.sets(st.integers(0, 60)), st.integers(0, 4))
+def test_neighbours_are_what_lies_close_together(numbers: set[int], gap: int) -> None:
+    runs = list(neighbours(sorted(numbers), gap))
+    within = [number for first, behind in runs for number in range(first, behind)]
+    assert numbers <= set(within)
+    assert within == sorted(set(within))
+    assert all(first in numbers and behind - 1 in numbers for first, behind in runs)
+    assert all(second[0] - first[1] > gap for first, second in pairwise(runs))
+    for first, behind in runs:
+        inside = sorted(number for number in numbers if first <= number < behind)
+        assert all(second - first <= gap + 1 for first, second in pairwise(inside))
 
 
 async def test_scattered_pieces_are_loaded_together(nursery: trio.Nursery) -> None:

@@ -8,7 +8,7 @@ Concurrency: any number of calls may be in flight.
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import trio
@@ -23,6 +23,7 @@ from restorefs.guestfs.ntfs.layout import (
     apply_fixups,
 )
 from restorefs.guestfs.ntfs.streams import Stream
+from restorefs.guestfs.pieces import neighbours
 
 BlockNumber: TypeAlias = int
 """Of a block in the index allocation."""
@@ -112,7 +113,7 @@ class Index:
         allocation = self._allocation
         size = self.block_size
         nodes: list[Node] = []
-        runs = list(_runs(numbers))
+        runs = list(neighbours(numbers))
         for position, (first, behind) in enumerate(runs):
             if allocation is None or not 0 <= first < behind <= allocation.size // size:
                 raise DamagedError(f"an index of file {self._number} has no block {first}")
@@ -304,18 +305,6 @@ async def open_index(
             raise DamagedError(f"the index of file {file.number} has no bitmap")
         bitmap = await files.value(file, BITMAP, most >> 12, name)
     return Index(files, file.number, root[0].body, allocation, bitmap, check)
-
-
-def _runs(numbers: Sequence[BlockNumber]) -> Iterator[tuple[BlockNumber, BlockNumber]]:
-    """Yield the first and the number behind the last of neighbours among ascending numbers."""
-    first = behind = numbers[0] if numbers else 0
-    for number in numbers:
-        if number != behind:
-            yield first, behind
-            first = number
-        behind = number + 1
-    if numbers:
-        yield first, behind
 
 
 def decode_node(data: bytes, start: ByteOffset) -> Node:
